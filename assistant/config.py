@@ -1,0 +1,192 @@
+"""Settings of the whole assistant: default < preset or TOML file < environment < command line.
+
+An environment variable is `PLUMBLINE_` + the path of the field, `__` between levels:
+`PLUMBLINE_POLICY__BACKEND=remote`. A preset is a TOML file of presets/, a file of one's own is
+given by `--config FILE`. An unknown key is an error that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from assistant.errors import ConfigError
+from retrieval.config import RetrievalSettings
+from safety.config import SafetySettings
+
+PRESETS = Path(__file__).resolve().parent.parent / "presets"
+
+
+class PolicySettings(BaseModel):
+    """Which policy answers, and how."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: str = Field("extract", description="a file of assistant/policy/")
+    model: str = Field("", description="model name or folder (local, remote)")
+    adapter: str = Field("", description="folder of a LoRA adapter (local)")
+    url: str = Field("", description="base URL of an OpenAI-compatible endpoint (remote)")
+    api_key: SecretStr = Field(SecretStr(""), description="key of that endpoint")
+    device: str = Field("cpu", description="torch device (local)")
+    dtype: str = Field("float32", description="float32, bfloat16 or float16 (local)")
+    temperature: float = Field(0.0, ge=0, le=2, description="0 = greedy")
+    top_p: float = Field(1.0, gt=0, le=1, description="nucleus mass")
+    max_tokens: int = Field(512, ge=1, le=32_768, description="new tokens per answer")
+    context_tokens: int = Field(4096, ge=256, description="prompt and answer together, tokens")
+    seconds: float = Field(120.0, gt=0, description="one whole generation, seconds")
+    connect_seconds: float = Field(5.0, gt=0, description="connecting to the endpoint, seconds")
+    retries: int = Field(2, ge=0, le=10, description="retries of a retryable endpoint error")
+    passages: int = Field(8, ge=1, le=32, description="passages given as evidence")
+    unsupported: Literal["drop", "flag"] = Field(
+        "drop", description="what happens to a sentence no cited passage supports"
+    )
+    min_confidence: float = Field(
+        -1.0, ge=-1, le=1, description="abstain below this; -1 = the policy's calibrated threshold"
+    )
+
+
+class MemorySettings(BaseModel):
+    """How much of a conversation is remembered in the prompt."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    window_tokens: int = Field(1200, ge=0, description="history in the prompt, tokens")
+    max_turns: int = Field(12, ge=0, description="turns in the prompt at most")
+
+
+class ServeSettings(BaseModel):
+    """Where the chat listens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address; other than loopback needs a gateway")
+    port: int = Field(7860, ge=0, le=65_535, description="TCP port, 0 = any free one")
+    language: str = Field("auto", description="language of the UI: en, zh, or auto (browser)")
+    max_upload_mb: int = Field(64, ge=1, description="largest uploaded file, MiB")
+    open_browser: bool = Field(True, description="open the page once it is ready")
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PLUMBLINE_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    home: Path = Field(Path(".plumbline"), description="folder of databases and logs")
+    docs: bool = Field(True, description="answer questions on plumbline itself from its own docs")
+    retrieval: RetrievalSettings = RetrievalSettings()
+    safety: SafetySettings = SafetySettings()
+    policy: PolicySettings = PolicySettings()
+    memory: MemorySettings = MemorySettings()
+    serve: ServeSettings = ServeSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file values; the command line is merged over both in `load`."""
+        return env_settings, init_settings
+
+
+def load(
+    preset: str = "embedded",
+    file: Path | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read the settings.
+
+    Args:
+        preset: name of a file of presets/ (without .toml).
+        file: a TOML file of one's own, laid over the preset.
+        overrides: dotted keys from the command line, `{"policy.backend": "remote"}`.
+
+    Raises:
+        ConfigError: unknown preset, unreadable file, unknown key or a value out of range.
+    """
+    values = _read(_preset_path(preset))
+    if file is not None:
+        _merge(values, _read(file))
+    try:
+        settings = Settings(**values)
+        if overrides:
+            merged = settings.model_dump(mode="python")
+            for key, value in overrides.items():
+                _set(merged, key, value)
+            settings = Settings.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+    return settings
+
+
+def _preset_path(name: str) -> Path:
+    path = PRESETS / f"{name}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise ConfigError(f"no preset {name!r}; there are: {known}")
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read settings from {path}: {error}") from error
+
+
+def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
+            _merge(into[key], value)
+        else:
+            into[key] = value
+
+
+def _set(values: dict[str, Any], dotted: str, value: str) -> None:
+    *path, last = dotted.split(".")
+    for name in path:
+        below = values.get(name)
+        if not isinstance(below, dict):
+            raise ConfigError(f"no setting {dotted!r}{_nearest(name, values)}")
+        values = below
+    if last not in values:
+        raise ConfigError(f"no setting {dotted!r}{_nearest(last, values)}")
+    values[last] = value
+
+
+def _nearest(name: str, known: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            lines.append(f"no setting {where!r}{_nearest(where.split('.')[-1], _fields(item))}")
+        else:
+            lines.append(f"setting {where!r}: {item['msg']} (got {item['input']!r})")
+    return "; ".join(lines)
+
+
+def _fields(item: Any) -> Mapping[str, Any]:
+    model: type[BaseModel] = Settings
+    for part in item["loc"][:-1]:
+        field = model.model_fields.get(str(part))
+        kind = field.annotation if field else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            break
+        model = kind
+    return model.model_fields

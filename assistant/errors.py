@@ -1,0 +1,54 @@
+"""Errors of the assistant package.
+
+AssistantError
+├── ConfigError              a setting is unknown, contradictory or out of range
+├── ConversationNotFound     no such conversation, or it belongs to someone else
+├── TurnNotFound             no such turn in that conversation
+├── PolicyError              the policy could not answer
+│   ├── PolicyUnavailable    endpoint unreachable, overloaded or timed out (retryable)
+│   ├── PolicyRefused        endpoint rejected the request: key, model name, size
+│   └── ModelNotFound        a local checkpoint is missing or not loadable
+└── BackendMissing           a policy's name is unknown or its library is not installed
+"""
+
+from __future__ import annotations
+
+
+class AssistantError(Exception):
+    """Anything the assistant could not do; the message says what, the value and the remedy."""
+
+    retryable = False
+
+
+class ConfigError(AssistantError):
+    """A setting is unknown, contradictory or out of range."""
+
+
+class ConversationNotFound(AssistantError):
+    """No such conversation, or it belongs to someone else."""
+
+
+class TurnNotFound(AssistantError):
+    """No such turn in that conversation."""
+
+
+class PolicyError(AssistantError):
+    """The policy could not answer."""
+
+
+class PolicyUnavailable(PolicyError):
+    """The policy's endpoint is unreachable, overloaded, or did not answer in time."""
+
+    retryable = True
+
+
+class PolicyRefused(PolicyError):
+    """The policy's endpoint rejected the request: key, model name or size."""
+
+
+class ModelNotFound(PolicyError):
+    """A local checkpoint is missing or cannot be loaded."""
+
+
+class BackendMissing(AssistantError):
+    """A policy's name is unknown, or the library it needs is not installed."""

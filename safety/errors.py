@@ -1,0 +1,34 @@
+"""Errors of the safety package.
+
+SafetyError
+├── ModeratorUnavailable   a moderator could not judge; the guard turns this into a block
+├── PolicyInvalid          the policy file does not say what it must
+├── AuditBroken            the audit log's hash chain does not verify
+└── BackendMissing         a moderator's name is unknown or its library is not installed
+"""
+
+from __future__ import annotations
+
+
+class SafetyError(Exception):
+    """Anything safety could not do; the message says what, the value and the remedy."""
+
+    retryable = False
+
+
+class ModeratorUnavailable(SafetyError):
+    """A moderator could not judge; the guard turns this into a block."""
+
+    retryable = True
+
+
+class PolicyInvalid(SafetyError):
+    """The policy file does not say what it must."""
+
+
+class AuditBroken(SafetyError):
+    """The audit log's hash chain does not verify."""
+
+
+class BackendMissing(SafetyError):
+    """A moderator's name is unknown, or the library it needs is not installed."""
