@@ -1,0 +1,69 @@
+"""The lexical index: FTS5 in the same database, so a chunk and its terms commit together.
+
+Text is cut into terms by `retrieval.text` (jieba words and bigrams for Chinese, stems for English)
+before FTS5 sees it; FTS5 only splits at white space. Ranking is Okapi BM25 (k1 1.2, b 0.75, as
+FTS5 computes it), headings weighted above the body.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, text
+
+from retrieval.text import terms
+
+HEADING_WEIGHT = 1.6
+
+CREATE = (
+    "CREATE VIRTUAL TABLE IF NOT EXISTS lexical USING fts5("
+    "head, body, tokenize=\"unicode61 remove_diacritics 0 tokenchars '+#.-'\")",
+    "CREATE VIRTUAL TABLE IF NOT EXISTS lexical_terms USING fts5vocab(lexical, row)",
+)
+
+
+def add(connection: Connection, rows: Iterable[tuple[int, str, str]]) -> None:
+    """Index (chunk id, heading path, text) rows."""
+    values = [
+        {"id": key, "head": " ".join(terms(head)), "body": " ".join(terms(body))}
+        for key, head, body in rows
+    ]
+    if values:
+        connection.execute(
+            text("INSERT INTO lexical(rowid, head, body) VALUES (:id, :head, :body)"), values
+        )
+
+
+def remove(connection: Connection, ids: Sequence[int]) -> None:
+    """Forget these chunks."""
+    if ids:
+        connection.execute(
+            text("DELETE FROM lexical WHERE rowid = :id"), [{"id": key} for key in ids]
+        )
+
+
+def search(connection: Connection, query: Sequence[str], k: int) -> dict[int, float]:
+    """Return chunk id -> BM25 (higher is better) of the best `k` chunks that hold any term."""
+    if not query:
+        return {}
+    match = " OR ".join('"' + term.replace('"', "") + '"' for term in query)
+    found = connection.execute(
+        text(
+            f"SELECT rowid, bm25(lexical, {HEADING_WEIGHT}, 1.0) AS score FROM lexical "
+            "WHERE lexical MATCH :match ORDER BY score LIMIT :k"
+        ),
+        {"match": match, "k": k},
+    )
+    return {int(key): -float(score) for key, score in found}
+
+
+def rarity(connection: Connection, query: Sequence[str], total: int) -> list[float]:
+    """Inverse document frequency of each term: log((N + 1) / (df + 0.5)), N = `total` chunks."""
+    values = []
+    for term in query:
+        df = connection.execute(
+            text("SELECT doc FROM lexical_terms WHERE term = :term"), {"term": term}
+        ).scalar()
+        values.append(math.log((total + 1) / (int(df or 0) + 0.5)))
+    return values

@@ -1,0 +1,162 @@
+"""Word, PowerPoint and Excel files (the XML formats); macros and links are never followed.
+
+The archive is checked first. Word goes through HTML and our reader of HTML, formulas as LaTeX;
+slides and sheets are read directly, because their way through Markdown would lose line breaks,
+mistake text for markup and write "NaN" into empty cells.
+"""
+
+from __future__ import annotations
+
+import datetime
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mammoth  # type: ignore[import-untyped]  # it ships no types
+import openpyxl  # type: ignore[import-untyped]  # it ships no types
+import pptx
+
+from retrieval.config import ParseSettings
+from retrieval.parse._archive import check_archive
+from retrieval.parse.base import TextBuilder, refuse
+from retrieval.parse.table import append_table
+from retrieval.parse.web import append_fragment
+from retrieval.schema import Parsed
+
+SUFFIXES: tuple[str, ...] = (".docx", ".pptx", ".xlsx")
+
+#: Styles that mammoth does not know by itself; Chinese editors write Chinese names.
+_STYLES = "\n".join(
+    [
+        "p[style-name='Title'] => h1:fresh",
+        "p[style-name='标题'] => h1:fresh",
+        *(f"p[style-name='标题 {level}'] => h{level}:fresh" for level in range(1, 7)),
+        "u => ",
+    ]
+)
+_DAMAGED = (KeyError, ValueError, IndexError, AttributeError, zipfile.BadZipFile)
+
+
+def parse(path: Path, settings: ParseSettings) -> Parsed:
+    """Read an Office file; see `retrieval.parse.base` for the contract."""
+    check_archive(path, settings)
+    builder = TextBuilder(path, settings)
+    readers = {".docx": _document, ".pptx": _slides, ".xlsx": _sheets}
+    try:
+        title = readers[path.suffix.lower()](path, builder)
+    except _DAMAGED as error:
+        raise refuse(path, "broken", f"a damaged document ({type(error).__name__})") from error
+    return builder.build(title)
+
+
+def _document(path: Path, builder: TextBuilder) -> str:
+    """Append a Word document; gives its title, "" here as its headings say it better."""
+    with path.open("rb") as file:
+        source: Any = file
+        with zipfile.ZipFile(path) as archive:
+            formulas = b"<m:oMath" in archive.read("word/document.xml")
+        if formulas:
+            # Slow to import, and few documents need it.
+            from markitdown.converter_utils.docx.pre_process import pre_process_docx
+
+            source = pre_process_docx(file)
+        html = mammoth.convert_to_html(
+            source,
+            style_map=_STYLES,
+            include_embedded_style_map=False,
+            convert_image=mammoth.images.img_element(lambda _: {}),
+        ).value
+    append_fragment(builder, html)
+    return ""
+
+
+def _slides(path: Path, builder: TextBuilder) -> str:
+    """Append a presentation slide by slide, notes last; gives its title property."""
+    deck = pptx.Presentation(str(path))
+    for slide in deck.slides:
+        title = slide.shapes.title
+        if title is not None and title.has_text_frame:
+            builder.heading(1, title.text_frame.text)
+        for shape in _in_order(slide.shapes):
+            if title is None or shape.shape_id != title.shape_id:
+                _shape(shape, builder)
+        if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
+            _frame(slide.notes_slide.notes_text_frame, builder)
+    return ""
+
+
+def _in_order(shapes: Any) -> Iterator[Any]:
+    """Yield shapes from top to bottom, then left to right; groups are opened."""
+    for shape in sorted(shapes, key=lambda s: (s.top or 0, s.left or 0)):
+        if hasattr(shape, "shapes"):
+            yield from _in_order(shape.shapes)
+        else:
+            yield shape
+
+
+def _shape(shape: Any, builder: TextBuilder) -> None:
+    if getattr(shape, "has_table", False):
+        for row in shape.table.rows:
+            builder.row([cell.text for cell in row.cells])
+    elif getattr(shape, "has_chart", False):
+        _chart(shape.chart, builder)
+    elif shape.has_text_frame:
+        _frame(shape.text_frame, builder)
+
+
+def _frame(frame: Any, builder: TextBuilder) -> None:
+    """Append a text frame: one paragraph is prose, several are points of a list."""
+    texts = [text for p in frame.paragraphs if (text := p.text.strip())]
+    for text in texts:
+        if len(texts) > 1:
+            builder.list_item(text)
+        else:
+            builder.paragraph(text)
+
+
+def _chart(chart: Any, builder: TextBuilder) -> None:
+    """Append a chart as the table it was drawn from."""
+    if chart.has_title and chart.chart_title.has_text_frame:
+        builder.paragraph(chart.chart_title.text_frame.text)
+    series = list(chart.series)
+    columns = [list(one.values) for one in series]
+    builder.row(["", *(str(one.name) for one in series)])
+    plots = list(chart.plots)
+    for index, label in enumerate(plots[0].categories if plots else ()):
+        values = [column[index] if index < len(column) else None for column in columns]
+        builder.row([str(label), *(_cell(value) for value in values)])
+
+
+def _sheets(path: Path, builder: TextBuilder) -> str:
+    """Append every visible sheet under its name; gives no title."""
+    book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+    try:
+        for sheet in book.worksheets:
+            if sheet.sheet_state != "visible":
+                continue
+            # The size that a sheet declares can be a lie of seventeen billion cells.
+            sheet.reset_dimensions()
+            builder.heading(1, sheet.title)
+            rows = sheet.iter_rows(values_only=True)
+            append_table(builder, ([_cell(value) for value in row] for row in rows))
+    finally:
+        book.close()
+    return ""
+
+
+def _cell(value: Any) -> str:
+    """Write a cell as its reader sees it, as far as the value alone says."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "TRUE" if value else "FALSE"
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        return value.date().isoformat()
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat(" ") if isinstance(value, datetime.datetime) else value.isoformat()
+    return str(value)

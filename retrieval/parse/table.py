@@ -1,0 +1,87 @@
+"""Tables as text: CSV and TSV, and what spreadsheets share with them.
+
+A row must be found and quoted on its own, far from its header. So a table with a header becomes
+one line a row, each value beside its column's name; a table without one keeps its cells.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+
+from retrieval.config import ParseSettings
+from retrieval.parse._decode import decode
+from retrieval.parse.base import TextBuilder, one_line, refuse
+from retrieval.schema import Parsed
+
+SUFFIXES: tuple[str, ...] = (".csv", ".tsv")
+
+_DELIMITERS = ",;\t|"
+_NUMBER = re.compile(r"[-+(]?[$¥€£]?\s*\d[\d.,:/ %-]*[)%]?")
+_CHINESE = re.compile("[\u4e00-\u9fff]")
+_SAMPLE = 50
+
+
+def parse(path: Path, settings: ParseSettings) -> Parsed:
+    """Read a delimited file; see `retrieval.parse.base` for the contract."""
+    text = decode(path, path.read_bytes())
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(text)
+    csv.field_size_limit(max(settings.max_characters, 1))
+    builder = TextBuilder(path, settings)
+    try:
+        append_table(builder, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise refuse(path, "broken", f"not a table: {error}") from error
+    return builder.build()
+
+
+def append_table(builder: TextBuilder, rows: Iterable[Sequence[str]]) -> None:
+    """Append a table's rows; the first one is used as the header when it looks like one."""
+    cleaned = ([one_line(cell) for cell in row] for row in rows)
+    filled = (row for row in cleaned if any(row))
+    start = list(islice(filled, 2))
+    if len(start) == 2 and _is_header(start[0], start[1]):
+        header = start[0]
+        for row in chain(start[1:], filled):
+            builder.row([record(_named(header, row))])
+    else:
+        for row in chain(start, filled):
+            builder.row(row)
+
+
+def record(pairs: Iterable[tuple[str, str]]) -> str:
+    """Write named values as one line; Chinese names take Chinese punctuation."""
+    kept = [(name, value) for name, value in pairs if value]
+    chinese = any(_CHINESE.search(name) for name, _ in kept)
+    colon, semicolon = ("：", "；") if chinese else (": ", "; ")
+    return semicolon.join(f"{name}{colon}{value}" if name else value for name, value in kept)
+
+
+def _named(header: Sequence[str], row: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for index, value in enumerate(row):
+        yield header[index] if index < len(header) else "", value
+
+
+def _is_header(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether a row names columns: several different short words, no numbers, few gaps."""
+    names = [name for name in first if name]
+    if len(names) < 2 or len(set(names)) < len(names) or len(names) * 2 < len(second):
+        return False
+    return all(len(name) <= 60 and not _NUMBER.fullmatch(name) for name in names)
+
+
+def _delimiter(text: str) -> str:
+    """Find the delimiter that cuts the first lines into the same number of cells."""
+    lines = [line for line in islice(io.StringIO(text), _SAMPLE) if line.strip()]
+    best, most = ",", 0
+    for delimiter in _DELIMITERS:
+        counts = [len(row) for row in csv.reader(lines, delimiter=delimiter)]
+        usual = max(set(counts), key=counts.count) if counts else 0
+        agreeing = counts.count(usual) if usual > 1 else 0
+        if agreeing > most:
+            best, most = delimiter, agreeing
+    return best

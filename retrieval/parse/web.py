@@ -1,0 +1,254 @@
+"""HTML: the article without the page around it. No network, no entities, no scripts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lxml.etree
+import lxml.html
+
+from retrieval.config import ParseSettings
+from retrieval.parse._decode import decode
+from retrieval.parse._lines import join_lines
+from retrieval.parse.base import TextBuilder, refuse, tidy
+from retrieval.schema import BlockKind, Parsed
+
+SUFFIXES: tuple[str, ...] = (".html", ".htm", ".xhtml")
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_DROPPED = _names(
+    "script style noscript template svg canvas iframe object embed audio video map head title "
+    "button select input textarea datalist dialog nav menu"
+)
+_CHROME = frozenset(["header", "footer", "aside"])
+_CHROME_ROLES = frozenset(["navigation", "banner", "contentinfo", "search", "complementary"])
+_HIDDEN_CLASSES = _names(
+    "sr-only visually-hidden screen-reader-text headerlink header-anchor hash-link anchor- "
+    "link breadcrumb breadcrumbs skip-link"
+)
+_BLOCKS = _names(
+    "html body main article section div p ul ol dl dt dd li form fieldset figure figcaption "
+    "address hr center details summary header footer aside hgroup caption tr td th tbody "
+    "thead tfoot table"
+)
+_HIDING_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
+_NOTE_LINK = re.compile(r"#(?:footnote|endnote|fn|cite_note|cite_ref)", re.I)
+_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]+)", re.I)
+_BLANKS = re.compile(r"\s+")
+#: A line break in the source, which is only white space; a real one is a plain newline.
+_SOFT = "\x1e"
+
+
+def parse(path: Path, settings: ParseSettings) -> Parsed:
+    """Read an HTML page; see `retrieval.parse.base` for the contract."""
+    data = path.read_bytes()
+    declared = _CHARSET.search(data[:4096])
+    charset = declared.group(1).decode("ascii") if declared else ""
+    root = _tree(decode(path, data, charset))
+    if root is None:
+        raise refuse(path, "empty", "the page has no elements")
+    builder = TextBuilder(path, settings)
+    _Walker(builder).block(_article(root))
+    title = root.find(".//title")
+    return builder.build("" if title is None else title.text_content())
+
+
+def append_fragment(builder: TextBuilder, source: str) -> None:
+    """Append the text of an HTML fragment (raw HTML in Markdown, a converted Word file)."""
+    root = _tree(f"<!doctype html><body>{source}</body>")
+    if root is not None:
+        _Walker(builder).block(root)
+
+
+def _tree(text: str) -> Any:
+    parser = lxml.html.HTMLParser(
+        encoding="utf-8", no_network=True, remove_comments=True, remove_pis=True, huge_tree=False
+    )
+    data = text.encode("utf-8", errors="replace")
+    try:
+        return lxml.html.document_fromstring(data, parser=parser)
+    except lxml.etree.ParserError:
+        return None
+
+
+def _article(root: Any) -> Any:
+    """Find the element that holds the page's own text: main, a single article, or everything."""
+    body = root.find("body")
+    whole = root if body is None else body
+    for query in (".//main", ".//*[@role='main']", ".//article"):
+        found = whole.xpath(query)
+        if len(found) == 1:
+            inside, outside = len(found[0].text_content()), len(whole.text_content())
+            if inside >= 200 or inside * 4 >= outside:
+                return found[0]
+    return whole
+
+
+def _dropped(element: Any, in_article: bool) -> bool:
+    """Whether nobody reads this element: chrome, controls, or hidden."""
+    tag = element.tag
+    if not isinstance(tag, str) or tag in _DROPPED:
+        return True
+    if tag in _CHROME and not in_article:
+        return True
+    if element.get("role") in _CHROME_ROLES or element.get("aria-hidden") == "true":
+        return True
+    if tag == "a" and _NOTE_LINK.match(element.get("href", "")):
+        return True
+    if element.get("hidden") is not None or _HIDING_STYLE.search(element.get("style", "")):
+        return True
+    return not _HIDDEN_CLASSES.isdisjoint(element.get("class", "").split())
+
+
+def _squeeze(text: str) -> str:
+    """See white space as a browser sees it; a line break in the source stays recognisable."""
+    return _BLANKS.sub(lambda run: _SOFT if "\n" in run.group() else " ", text)
+
+
+def _settle(pieces: list[str]) -> str:
+    """Turn inline pieces into text: real line breaks stay, soft ones are joined."""
+    lines = "".join(pieces).split("\n")
+    return tidy("\n".join(join_lines(tidy(part) for part in line.split(_SOFT)) for line in lines))
+
+
+class _Walker:
+    """Goes through the tree in reading order; inline text gathers until a block ends it."""
+
+    def __init__(self, builder: TextBuilder) -> None:
+        self._builder = builder
+        self._inline: list[str] = []
+        self._kinds: list[BlockKind] = ["paragraph"]
+        self._marker: str | None = None
+        self._article = 0
+
+    def block(self, element: Any) -> None:
+        """Append everything readable in `element`."""
+        article = element.tag in ("main", "article") or element.get("role") == "main"
+        self._article += article
+        self._text(element.text)
+        for child in element:
+            self._child(child)
+            self._text(child.tail)
+        self._article -= article
+        if element.tag in _BLOCKS:
+            self._flush()
+
+    def _text(self, text: str | None) -> None:
+        if text:
+            self._inline.append(_squeeze(text))
+
+    def _child(self, child: Any) -> None:
+        tag = child.tag
+        if _dropped(child, self._article > 0):
+            return
+        if tag in _HEADINGS:
+            self._flush()
+            self._builder.heading(_HEADINGS[tag], self._gather(child).rstrip("¶#"))
+        elif tag == "br":
+            self._inline.append("\n")
+        elif tag == "img":
+            self._text(child.get("alt"))
+        elif tag in ("pre", "listing", "xmp"):
+            self._flush()
+            self._builder.code("".join(_raw(child)))
+        elif tag == "table" and _is_data(child):
+            self._flush()
+            self._table(child)
+        elif tag in ("ul", "ol"):
+            self._list(child)
+        elif tag == "blockquote":
+            self._flush()
+            self._kinds.append("quote")
+            self.block(child)
+            self._flush()
+            self._kinds.pop()
+        elif tag in _BLOCKS:
+            self._flush()
+            self.block(child)
+        else:
+            self.block(child)
+
+    def _list(self, element: Any) -> None:
+        self._flush()
+        start = element.get("start", "1")
+        number = int(start) if start.isascii() and start.isdigit() and len(start) < 9 else 1
+        for child in element:
+            if child.tag != "li":
+                self._child(child)
+            elif not _dropped(child, True):
+                self._marker = f"{number}." if element.tag == "ol" else ""
+                number += 1
+                self._kinds.append("list_item")
+                self.block(child)
+                self._kinds.pop()
+                self._marker = None
+            self._text(child.tail)
+        self._flush()
+
+    def _table(self, element: Any) -> None:
+        for caption in element.iterchildren("caption"):
+            self._builder.paragraph(self._gather(caption))
+        for row in element.iter("tr"):
+            cells = [cell for cell in row if cell.tag in ("td", "th")]
+            self._builder.row([self._gather(cell) for cell in cells if not _dropped(cell, True)])
+
+    def _gather(self, element: Any) -> str:
+        """Return all readable text inside `element`, its blocks as lines."""
+        return _settle(list(_pieces(element)))
+
+    def _flush(self) -> None:
+        text = _settle(self._inline)
+        self._inline = []
+        if not text:
+            return
+        if self._marker is not None:
+            self._builder.list_item(text, self._marker)
+            self._marker = None
+        else:
+            self._builder.paragraph(text, self._kinds[-1])
+
+
+def _pieces(element: Any) -> Iterator[str]:
+    """Yield the readable text inside `element`, blocks set off by line breaks."""
+    if element.text:
+        yield _squeeze(element.text)
+    for child in element:
+        if not _dropped(child, True):
+            if child.tag == "br":
+                yield "\n"
+            elif child.tag == "img":
+                yield child.get("alt") or ""
+            block = child.tag in _BLOCKS or child.tag == "pre"
+            yield "\n" if block else ""
+            yield from _pieces(child)
+            yield "\n" if block else ""
+        if child.tail:
+            yield _squeeze(child.tail)
+
+
+def _raw(element: Any) -> Iterator[str]:
+    """Yield the text of a <pre>, white space untouched."""
+    yield element.text or ""
+    for child in element:
+        if child.tag == "br":
+            yield "\n"
+        elif isinstance(child.tag, str) and child.tag not in _DROPPED:
+            yield from _raw(child)
+        yield child.tail or ""
+
+
+def _is_data(table: Any) -> bool:
+    """Whether a table holds data; one that holds tables or headings is a page layout."""
+    return not any(
+        element.tag == "table" or element.tag in _HEADINGS
+        for element in table.iterdescendants()
+        if isinstance(element.tag, str)
+    )

@@ -1,0 +1,127 @@
+"""A question in, passages out: two first stages, fused.
+
+Dense (encoder + vector index) and lexical (BM25) candidates are joined by min-max with a weight
+per language of the question. Where the encoder does not read the question's script, the lexical
+side decides alone: a vector of unknown tokens ranks by chance.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import ModuleType
+
+from retrieval import lexical
+from retrieval.config import SearchSettings
+from retrieval.embed.base import Embedder
+from retrieval.fuse import fuse
+from retrieval.index.base import Index
+from retrieval.schema import Found, IndexStatus, Mode, Passage
+from retrieval.store import Store
+from retrieval.text import language, query_terms
+
+#: Candidates asked for beyond k, because some may have been deleted since the index was read.
+OVERFETCH = 16
+
+
+class Retriever:
+    """Searches one store. Safe for several threads; sees every commit made before the call."""
+
+    def __init__(
+        self, store: Store, embedder: Embedder, backend: ModuleType, settings: SearchSettings
+    ) -> None:
+        self._store = store
+        self._embedder = embedder
+        self._settings = settings
+        self._index: Index = backend.build(embedder.dim)
+        self._sequence = 0
+        # FAISS allows concurrent searches but no search during a change
+        self._lock = threading.Lock()
+        self.refresh()
+
+    def refresh(self) -> int:
+        """Replay what was committed since the last call; returns the sequence now served."""
+        with self._lock:
+            if self._store.sequence() > self._sequence:
+                last, ids, vectors, removed = self._store.changes(self._sequence)
+                self._index.remove(removed)
+                self._index.add(ids, vectors)
+                self._sequence = last
+            return self._sequence
+
+    def search(
+        self,
+        query: str,
+        k: int,
+        *,
+        mode: Mode = "fused",
+        exclude: frozenset[int] = frozenset(),
+    ) -> list[Passage]:
+        """Return up to `k` passages, best first.
+
+        Args:
+            query: the question, standalone. Empty or without any term: no passages.
+            mode: "dense" and "lexical" leave the other side out, for measuring.
+            exclude: chunk ids not to return.
+        """
+        self.refresh()
+        wanted = max(k, self._settings.candidates) + OVERFETCH + len(exclude)
+        dense = self._dense(query, wanted) if mode != "lexical" else {}
+        found = self._lexical(query, wanted) if mode != "dense" else {}
+        weight = {"dense": 1.0, "lexical": 0.0}.get(mode, self._weight(query))
+        joined = [(key, score) for key, score in fuse(dense, found, weight) if key not in exclude]
+        ranked = [
+            (key, score, _stages(key, score, rank, dense, found))
+            for rank, (key, score) in enumerate(joined[: k + OVERFETCH], start=1)
+            if score > 0 or not joined[0][1]
+        ]
+        return self._store.passages(ranked)[:k]
+
+    def rarity(self, terms: Sequence[str]) -> list[float]:
+        """Inverse document frequency of each term over the whole store."""
+        total = self._store.counts()[1]
+        with self._store.read() as connection:
+            return lexical.rarity(connection, terms, total)
+
+    def status(self) -> IndexStatus:
+        """What is indexed, and whether the served view lags behind the store."""
+        documents, chunks = self._store.counts()
+        return IndexStatus(
+            documents,
+            chunks,
+            self._store.sequence(),
+            self._sequence,
+            self._embedder.id,
+            self._store.roots(),
+        )
+
+    def _dense(self, query: str, k: int) -> dict[int, float]:
+        if not self._embedder.reads(query) or not query.strip():
+            return {}
+        vector = self._embedder.embed([query], "query")
+        with self._lock:
+            scores, ids = self._index.search(vector, k)
+        pairs = zip(ids[0], scores[0], strict=True)
+        return {int(key): float(score) for key, score in pairs if key >= 0}
+
+    def _lexical(self, query: str, k: int) -> dict[int, float]:
+        terms = query_terms(query, self._settings.max_terms)
+        with self._store.read() as connection:
+            return lexical.search(connection, terms, k)
+
+    def _weight(self, query: str) -> float:
+        if not self._embedder.reads(query):
+            return 0.0
+        settings = self._settings
+        return settings.dense_weight_zh if language(query) == "zh" else settings.dense_weight
+
+
+def _stages(
+    key: int, score: float, rank: int, dense: dict[int, float], found: dict[int, float]
+) -> tuple[Found, ...]:
+    stages = [Found("fused", rank, score)]
+    for name, scores in (("dense", dense), ("lexical", found)):
+        if key in scores:
+            place = 1 + sum(1 for other in scores.values() if other > scores[key])
+            stages.append(Found(name, place, scores[key]))
+    return tuple(stages)

@@ -1,0 +1,46 @@
+"""Files and folders of this machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from retrieval.errors import SourceNotFound
+from retrieval.sources.base import Item
+
+#: Folders nobody means when they name the folder above: version control, packages, caches.
+SKIPPED = frozenset({"node_modules", "__pycache__", "venv", "site-packages"})
+
+
+def root(path: Path) -> str:
+    """The name of `path` as a root: its absolute path, links resolved.
+
+    Raises:
+        SourceNotFound: nothing lies there.
+    """
+    if not path.exists():
+        raise SourceNotFound(f"{path}: no such file or folder; check the spelling and the drive")
+    return str(path.resolve())
+
+
+def walk(path: Path) -> Iterator[Item]:
+    """Every file under `path`, in sorted order, or `path` itself when it is a file.
+
+    Hidden files and folders are left out, and so is a link that leads out of `path`.
+    """
+    top = path.resolve()
+    if top.is_file():
+        yield Item(str(top), top, named=True)
+        return
+    for folder, folders, files in os.walk(top):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in SKIPPED)
+        for name in sorted(files):
+            file = Path(folder, name)
+            if name.startswith(".") or (file.is_symlink() and not _inside(file, top)):
+                continue
+            yield Item(str(file), file)
+
+
+def _inside(link: Path, top: Path) -> bool:
+    return link.resolve().is_relative_to(top)
