@@ -1,0 +1,324 @@
+"""The command: chat (default) | ask | ingest | status | forget | forget-user | export | train.
+
+The only place that wires feedback to rlhf: the assistant hands every finished turn and every thumb
+to callables given here, and never imports what becomes of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+import webbrowser
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from assistant import Assistant, Reply, Settings, build_assistant, load
+from assistant.errors import AssistantError
+from assistant.memory import Memory
+from assistant.schema import Feedback
+from retrieval import menu
+from retrieval.errors import RetrievalError
+from retrieval.schema import IngestProgress, IngestSummary
+from rlhf import exports
+from rlhf.errors import RlhfError
+from rlhf.preferences import PreferenceStore
+from safety.errors import SafetyError
+
+OURS = (AssistantError, RetrievalError, SafetyError, RlhfError)
+
+out = Console()
+err = Console(stderr=True)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="plumbline", description="Answers from your documents, with the sentences that say so."
+    )
+    parser.set_defaults(run=chat)
+    parser.add_argument("--preset", default="embedded", help="a file of presets/ (embedded)")
+    parser.add_argument("--config", type=Path, help="a TOML file laid over the preset")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, repeatable"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    command("chat", chat, "open the chat in the browser (the default)")
+    sub = command("ask", ask, "answer one question in the terminal")
+    sub.add_argument("question", nargs="+")
+    sub.add_argument("--continue", dest="conversation", metavar="ID", help="go on in this one")
+    sub.add_argument("--why", action="store_true", help="show steps and scores")
+    sub = command("ingest", ingest, "take in files and folders, or bring them up to date")
+    sub.add_argument("paths", nargs="+", type=Path)
+    command("status", status, "what is indexed, how fresh it is, and which policy answers")
+    sub = command("forget", forget, "remove an ingested file or folder from the knowledge base")
+    sub.add_argument("path")
+    sub = command("forget-user", forget_user, "delete a user's conversations and feedback")
+    sub.add_argument("user")
+    sub = command("export", export, "write the preferences that may be used for training")
+    sub.add_argument("what", choices=["preferences"])
+    sub.add_argument("file", type=Path)
+    sub.add_argument("--format", default="preference", choices=exports.FORMATS)
+    sub = command("train", train, "fit shipped weights again")
+    sub.add_argument("what", choices=menu.available("assistant.fit"))
+    sub.add_argument("--data", type=Path, required=True, help="folder of the training files")
+    sub.add_argument("--out", type=Path, default=Path("models"), help="folder of the weights")
+    sub.add_argument("--limit", type=int, default=1200, help="questions of each set")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 failed, 2 misused, 130 interrupted."""
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    try:
+        settings = load(options.preset, options.config, _pairs(options.set))
+        return int(options.run(options, settings))
+    except OURS as error:
+        err.print(f"[red]plumbline:[/] {escape(str(error))}", soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        err.print("\nInterrupted. Everything finished so far is kept; the same command goes on.")
+        return 130
+
+
+def chat(options: argparse.Namespace, settings: Settings) -> int:
+    """Serve the chat until interrupted."""
+    began = time.monotonic()
+    with err.status("Getting ready…"):
+        assistant, preferences = _open(settings)
+        ui = menu.load("assistant.ui", "app")
+        assistant.warm()
+
+    def ready(address: str) -> None:
+        seconds = time.monotonic() - began
+        err.print(f"plumbline is ready at [bold]{address}[/] ({seconds:.1f} s). Ctrl-C ends it.")
+        if settings.serve.open_browser:
+            webbrowser.open(address)
+
+    try:
+        ui.serve(assistant, settings, ready)
+    finally:
+        assistant.close()
+        preferences.close()
+    return 0
+
+
+def ask(options: argparse.Namespace, settings: Settings) -> int:
+    """Answer one question with its sources."""
+    assistant, preferences = _open(settings)
+    try:
+        reply = assistant.reply(
+            " ".join(options.question), conversation_id=options.conversation, surface="terminal"
+        )
+    finally:
+        assistant.close()
+        preferences.close()
+    out.print(reply.text, markup=False, highlight=False, soft_wrap=True)
+    _print_sources(reply)
+    if options.why:
+        _print_why(reply)
+    err.print(
+        f"[dim]{reply.outcome} in {reply.seconds * 1000:.0f} ms · go on with: "
+        f"ask --continue {reply.conversation_id} …[/]"
+    )
+    return 0
+
+
+def ingest(options: argparse.Namespace, settings: Settings) -> int:
+    """Take in paths with a progress bar; 1 where any file failed."""
+    assistant, preferences = _open(settings)
+    try:
+        summary = _show(assistant.ingest(options.paths))
+    finally:
+        assistant.close()
+        preferences.close()
+    for report in summary.failures:
+        err.print(
+            f"[red]{escape(report.source)}[/]: {escape(report.detail)} "
+            f"({report.reason}). {escape(report.remedy)}",
+            soft_wrap=True,
+        )
+    if summary.ignored:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in summary.ignored)
+        err.print(f"[dim]Other files in these folders, not read: {escape(kinds)}[/]")
+    rate = summary.embedded / summary.seconds if summary.seconds else 0.0
+    out.print(
+        f"{summary.documents} documents, {summary.chunks} chunks: {summary.added} added, "
+        f"{summary.updated} updated, {summary.unchanged} unchanged, {summary.removed} removed, "
+        f"{len(summary.failures)} failed; {summary.embedded} chunks embedded in "
+        f"{summary.seconds:.1f} s ({rate:.0f}/s)."
+    )
+    return 1 if summary.failures else 0
+
+
+def status(options: argparse.Namespace, settings: Settings) -> int:
+    """Print what is indexed."""
+    assistant, preferences = _open(settings)
+    try:
+        health, index, counts = assistant.health(), assistant.index_status(), preferences.counts()
+    finally:
+        assistant.close()
+        preferences.close()
+    table = Table("Source", "Documents", "Chunks", "Synchronised", "Failed")
+    for root in index.roots:
+        table.add_row(
+            escape(root.root),
+            str(root.documents),
+            str(root.chunks),
+            _ago(root.synced),
+            str(len(root.failures)),
+        )
+    out.print(table)
+    card = health.policy
+    out.print(f"{health.documents} documents, {health.chunks} chunks, index lag {health.lag}")
+    out.print(f"policy {card.name} ({card.model} {card.revision}), encoder {health.embedder}")
+    out.print(f"moderators: {', '.join(health.moderators)}")
+    out.print(f"feedback: {counts}", highlight=False)
+    out.print(f"data in {escape(health.data_dir)}, {health.conversations} conversations")
+    return 0
+
+
+def forget(options: argparse.Namespace, settings: Settings) -> int:
+    """Remove a root from the knowledge base; 1 where nothing was known under that name."""
+    assistant, preferences = _open(settings)
+    try:
+        removed = assistant.forget(options.path)
+    finally:
+        assistant.close()
+        preferences.close()
+    out.print(f"{removed} documents removed.")
+    return 0 if removed else 1
+
+
+def forget_user(options: argparse.Namespace, settings: Settings) -> int:
+    """Delete all that a user said, in both databases."""
+    memory = Memory(settings.home / "conversations.db")
+    preferences = PreferenceStore(settings.home / "preferences.db")
+    try:
+        conversations = memory.delete_user(options.user)
+        turns = preferences.delete_user(options.user)
+    finally:
+        memory.close()
+        preferences.close()
+    out.print(f"{conversations} conversations and {turns} logged turns deleted.")
+    return 0
+
+
+def export(options: argparse.Namespace, settings: Settings) -> int:
+    """Write preferences as JSON lines."""
+    preferences = PreferenceStore(settings.home / "preferences.db")
+    try:
+        lines = exports.export(preferences, options.format)
+        written = exports.write(lines, options.file)
+    finally:
+        preferences.close()
+    out.print(f"{written} lines written to {escape(str(options.file))}.")
+    return 0
+
+
+def train(options: argparse.Namespace, settings: Settings) -> int:
+    """Fit one set of weights on training files."""
+    fit = menu.load("assistant.fit", options.what)
+    for line in fit.run(options.data, options.out / options.what, options.limit, settings):
+        out.print(line, markup=False, highlight=False)
+    return 0
+
+
+def _open(settings: Settings) -> tuple[Assistant, PreferenceStore]:
+    preferences = PreferenceStore(settings.home / "preferences.db")
+
+    def on_feedback(feedback: Feedback) -> None:
+        preferences.add_feedback(feedback)
+
+    assistant = build_assistant(settings, preferences.add_turn, on_feedback)
+    return assistant, preferences
+
+
+def _pairs(values: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals:
+            raise AssistantError(f"--set {value}: write it as KEY=VALUE")
+        pairs[key.strip()] = text
+    return pairs
+
+
+def _show(events: Iterator[IngestProgress | IngestSummary]) -> IngestSummary:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    summary: IngestSummary | None = None
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task("files", total=None, rate="")
+        for event in events:
+            if isinstance(event, IngestSummary):
+                summary = event
+                continue
+            rate = event.embedded / event.seconds if event.seconds else 0.0
+            progress.update(
+                task, total=event.total, completed=event.done, rate=f"{rate:.0f} chunks/s"
+            )
+    assert summary is not None
+    return summary
+
+
+def _print_sources(reply: Reply) -> None:
+    for c in reply.citations:
+        where = " › ".join((c.title, *c.headings))
+        date = time.strftime("%Y-%m-%d", time.localtime(c.modified))
+        out.print(
+            f"  [{c.number}] {where}\n      {c.source} · {date}",
+            style="dim",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _print_why(reply: Reply) -> None:
+    understood = reply.understanding
+    err.print(f"searched: {escape(understood.query or '(nothing)')} ({understood.reason})")
+    for step in reply.steps:
+        err.print(f"  {step.seconds * 1000:7.1f} ms  {step.name}: {escape(step.detail)}")
+    for passage in reply.passages:
+        stages = ", ".join(f"{f.stage} {f.score:.2f} (#{f.rank})" for f in passage.found_by)
+        err.print(f"  {escape(passage.title)}: {stages}", soft_wrap=True)
+    err.print(f"  confidence {reply.confidence}, policy {reply.policy.name}")
+
+
+def _ago(moment: float) -> str:
+    seconds = max(0, int(time.time() - moment))
+    for size, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {name} ago"
+    return f"{seconds} s ago"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The only place where the assistant's concrete parts meet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from assistant.config import Settings
+from assistant.dialogue import Assistant, OnFeedback, OnTurn
+from assistant.errors import BackendMissing
+from assistant.memory import Memory
+from assistant.policy.base import Policy, Resources
+from retrieval import menu
+from retrieval.errors import BackendMissing as NoBackend
+from retrieval.knowledge import KnowledgeBase, open_knowledge
+from safety import build_guard
+
+#: The product's own guide: the first knowledge base.
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+def build_assistant(
+    settings: Settings,
+    on_turn: OnTurn | None = None,
+    on_feedback: OnFeedback | None = None,
+) -> Assistant:
+    """Open everything under `settings.home` and return an assistant ready to answer.
+
+    Args:
+        settings: from `assistant.config.load`.
+        on_turn: called with every finished turn, for the preference log.
+        on_feedback: called with every thumb, pick and edit.
+
+    Raises:
+        BackendMissing: a backend's name is unknown or its library is not installed.
+        PolicyError: the policy cannot be loaded.
+        RetrievalError: the knowledge base cannot be opened.
+    """
+    home = settings.home
+    knowledge = open_knowledge(home, settings.retrieval)
+    if settings.docs and DOCS.is_dir():
+        for _ in knowledge.ingest([DOCS]):
+            pass
+    guard = build_guard(settings.safety, home / "audit.jsonl" if settings.safety.audit else None)
+    memory = Memory(home / "conversations.db")
+    policy = build_policy(settings, knowledge)
+    return Assistant(settings, knowledge, guard, policy, memory, on_turn, on_feedback)
+
+
+def build_policy(settings: Settings, knowledge: KnowledgeBase) -> Policy:
+    """Load the policy that the settings name.
+
+    Raises:
+        BackendMissing: no such file in assistant/policy/, or a library it needs is missing.
+    """
+    resources = Resources(knowledge.embedder, knowledge.rarity)
+    try:
+        module = menu.load("assistant.policy", settings.policy.backend)
+    except NoBackend as error:
+        raise BackendMissing(str(error)) from error
+    policy: Policy = module.build(settings.policy, resources)
+    return policy

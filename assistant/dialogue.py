@@ -1,0 +1,357 @@
+"""The dialogue manager: one turn is the list `STEPS`, read top to bottom.
+
+    screen the input -> recall -> understand -> retrieve -> screen the passages -> prompt
+    -> compose (generate, check support, screen, release sentence by sentence) -> conclude -> log
+
+A blocked input never reaches the policy; a sentence is released only after it was grounded and
+screened. When a rewritten question finds nothing, the words as typed are searched too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+from assistant import steps
+from assistant.config import Settings
+from assistant.memory import Memory
+from assistant.policy.base import Policy
+from assistant.prompt import fingerprint
+from assistant.schema import (
+    Citation,
+    Consent,
+    Conversation,
+    Event,
+    Excerpt,
+    Feedback,
+    Health,
+    Reply,
+    Sampling,
+    Step,
+    Turn,
+    TurnRecord,
+)
+from assistant.steps import Parts, State
+from retrieval.knowledge import KnowledgeBase
+from retrieval.schema import IndexStatus, IngestProgress, IngestSummary
+from safety import Guard
+
+STEPS: tuple[tuple[str, Callable[[State, Parts], str]], ...] = (
+    ("screen input", steps.screen_input),
+    ("recall", steps.recall),
+    ("understand", steps.interpret),
+    ("retrieve", steps.retrieve),
+    ("screen passages", steps.screen_passages),
+    ("prompt", steps.write_prompt),
+)
+
+OnTurn = Callable[[TurnRecord], None]
+OnFeedback = Callable[[Feedback], None]
+
+#: Characters of a document shown around a quote.
+AROUND = 320
+
+
+class Assistant:
+    """Answers from documents; safe for several threads. Made by `assistant.build`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        knowledge: KnowledgeBase,
+        guard: Guard,
+        policy: Policy,
+        memory: Memory,
+        on_turn: OnTurn | None = None,
+        on_feedback: OnFeedback | None = None,
+    ) -> None:
+        self.settings = settings
+        self._parts = Parts(settings, knowledge, guard, policy, memory)
+        self._knowledge = knowledge
+        self._memory = memory
+        self._on_turn = on_turn
+        self._on_feedback = on_feedback
+        self._began = time.monotonic()
+        self._ready = 0.0
+
+    # one turn -----------------------------------------------------------------------------------
+
+    def stream(
+        self,
+        text: str,
+        *,
+        conversation_id: str | None = None,
+        user_id: str = "local",
+        language: str = "auto",
+        surface: str = "ui",
+        consent: Consent = Consent(),
+    ) -> Iterator[Event]:
+        """Answer `text`; yields steps, text as it is released, and the reply, last.
+
+        Raises:
+            ConversationNotFound: no such conversation of this user.
+        """
+        conversation = self._memory.open(conversation_id, user_id, text)
+        state = State(
+            text, conversation, user_id, language, surface, consent, self._sampling(variant=0)
+        )
+        state.history = self._memory.turns(conversation, user_id)
+        yield from self._run(state)
+        reply = self._reply(state, turn_id=uuid4().hex)
+        self._memory.add(Turn(reply.turn_id, conversation, text, reply, time.time()), user_id)
+        self._log(state, reply, position=0)
+        yield Event("reply", reply=reply)
+
+    def reply(
+        self,
+        text: str,
+        *,
+        conversation_id: str | None = None,
+        user_id: str = "local",
+        language: str = "auto",
+        surface: str = "python",
+        consent: Consent = Consent(),
+    ) -> Reply:
+        """Answer `text` in one go; see `stream`."""
+        events = self.stream(
+            text,
+            conversation_id=conversation_id,
+            user_id=user_id,
+            language=language,
+            surface=surface,
+            consent=consent,
+        )
+        return _last(events)
+
+    def alternative(
+        self, turn_id: str, *, user_id: str = "local", consent: Consent = Consent()
+    ) -> Iterator[Event]:
+        """Make another answer to a stored turn; it is kept, but not chosen (see `choose`).
+
+        Raises:
+            TurnNotFound: no such turn of this user.
+        """
+        turn = self._memory.turn(turn_id, user_id)
+        made = len(self._memory.candidates(turn_id, user_id))
+        state = State(
+            turn.user_text,
+            turn.conversation_id,
+            user_id,
+            turn.reply.language,
+            "ui",
+            consent,
+            self._sampling(variant=made),
+        )
+        everything = self._memory.turns(turn.conversation_id, user_id)
+        state.history = everything[: [t.id for t in everything].index(turn_id)]
+        yield from self._run(state)
+        reply = self._reply(state, turn_id=turn_id)
+        self._memory.add_candidate(reply)
+        self._log(state, reply, position=made)
+        yield Event("reply", reply=reply)
+
+    def choose(self, turn_id: str, candidate_id: str, *, user_id: str = "local") -> Turn:
+        """Make one of a turn's candidates its answer, in the history and on the page."""
+        return self._memory.choose(turn_id, candidate_id, user_id)
+
+    def give_feedback(self, feedback: Feedback) -> None:
+        """Take a thumb, a pick or an edit: into the preference log, and beside the turn."""
+        if feedback.kind == "thumb":
+            self._memory.rate(feedback.turn_id, feedback.value, feedback.user_id)
+        else:
+            self._memory.turn(feedback.turn_id, feedback.user_id)
+        if self._on_feedback is not None:
+            self._on_feedback(feedback)
+
+    def _run(self, state: State) -> Iterator[Event]:
+        for name, step in STEPS:
+            yield self._timed(state, name, step)
+            if state.outcome is not None:
+                break
+        else:
+            yield from self._compose(state)
+            if state.outcome is None and state.understanding.rewritten:
+                yield from self._as_typed(state)
+        yield self._timed(state, "conclude", steps.conclude)
+
+    def _as_typed(self, state: State) -> Iterator[Event]:
+        """Second attempt of a follow-up: perhaps it stood alone after all."""
+        if state.understanding.intent != "question":
+            return
+        rewritten = state.understanding
+        state.understanding = replace(rewritten, query=state.text.strip(), rewritten=False)
+        for name, step in STEPS[3:]:
+            yield self._timed(state, f"{name} (as typed)", step)
+        yield from self._compose(state)
+        if state.outcome is None:
+            state.understanding = rewritten
+
+    def _compose(self, state: State) -> Iterator[Event]:
+        began = time.perf_counter()
+        for piece in steps.compose(state, self._parts):
+            yield Event("text", text=piece)
+        detail = f"{self._parts.policy.card.name}: {state.finish or 'stopped'}"
+        yield _noted(state, "compose", began, detail)
+
+    def _timed(self, state: State, name: str, step: Callable[[State, Parts], str]) -> Event:
+        began = time.perf_counter()
+        return _noted(state, name, began, step(state, self._parts))
+
+    def _sampling(self, variant: int) -> Sampling:
+        policy = self.settings.policy
+        return Sampling(
+            temperature=policy.temperature if not variant else max(policy.temperature, 0.7),
+            top_p=policy.top_p,
+            max_tokens=policy.max_tokens,
+            seed=variant,
+            variant=variant,
+            seconds=policy.seconds,
+        )
+
+    def _reply(self, state: State, turn_id: str) -> Reply:
+        assert state.outcome is not None
+        return Reply(
+            turn_id=turn_id,
+            candidate_id=uuid4().hex,
+            conversation_id=state.conversation_id,
+            text=state.answer,
+            outcome=state.outcome,
+            language=state.language,
+            citations=state.citations,
+            passages=tuple(state.passages),
+            verdicts=tuple(state.verdicts),
+            steps=tuple(state.steps),
+            understanding=state.understanding,
+            policy=self._parts.policy.card,
+            confidence=state.confidence,
+            seconds=time.monotonic() - state.began,
+        )
+
+    def _log(self, state: State, reply: Reply, position: int) -> None:
+        if self._on_turn is None:
+            return
+        messages = state.prompt.messages if state.prompt else ()
+        self._on_turn(
+            TurnRecord(
+                turn_id=reply.turn_id,
+                candidate_id=reply.candidate_id,
+                conversation_id=state.conversation_id,
+                parent_id=state.history[-1].id if state.history else "",
+                user_id=state.user_id,
+                surface=state.surface,
+                language=state.language,
+                created=time.time(),
+                user_text=state.user_text,
+                prompt=messages,
+                prompt_sha256=fingerprint(messages),
+                reply=reply,
+                sampling=state.sampling,
+                finish=state.finish,
+                token_ids=tuple(state.token_ids),
+                logprobs=tuple(state.logprobs),
+                consent=state.consent,
+                position=position,
+            )
+        )
+
+    # conversations ------------------------------------------------------------------------------
+
+    def conversations(self, user_id: str = "local") -> list[Conversation]:
+        """A user's conversations, the last used first."""
+        return self._memory.conversations(user_id)
+
+    def turns(self, conversation_id: str, *, user_id: str = "local") -> list[Turn]:
+        """A conversation's turns, oldest first."""
+        return self._memory.turns(conversation_id, user_id)
+
+    def rename(self, conversation_id: str, title: str, *, user_id: str = "local") -> None:
+        """Give a conversation another title."""
+        self._memory.rename(conversation_id, title, user_id)
+
+    def delete(self, conversation_id: str, *, user_id: str = "local") -> None:
+        """Delete a conversation."""
+        self._memory.delete(conversation_id, user_id)
+
+    def forget_user(self, user_id: str) -> int:
+        """Delete all conversations of a user; returns how many there were."""
+        return self._memory.delete_user(user_id)
+
+    # knowledge ----------------------------------------------------------------------------------
+
+    def excerpt(self, citation: Citation) -> Excerpt:
+        """The document around a citation; `current` is False once that version is gone."""
+        document = self._knowledge.document(citation.document_id)
+        if document is None or document.text[citation.start : citation.end] != citation.quote:
+            return Excerpt(citation, "", citation.quote, "", current=False)
+        text, start, end = document.text, citation.start, citation.end
+        before = text[max(0, start - AROUND) : start]
+        after = text[end : end + AROUND]
+        return Excerpt(citation, before, citation.quote, after, current=True)
+
+    def ingest(self, paths: Sequence[Path]) -> Iterator[IngestProgress | IngestSummary]:
+        """Take in files and folders; see `KnowledgeBase.ingest`."""
+        return self._knowledge.ingest(paths)
+
+    def upload(self, files: Sequence[tuple[str, Path]]) -> Iterator[IngestProgress | IngestSummary]:
+        """Take in uploaded files; see `KnowledgeBase.upload`."""
+        return self._knowledge.upload(files)
+
+    def forget(self, root: str) -> int:
+        """Remove an ingested root; returns how many documents there were."""
+        return self._knowledge.forget(root)
+
+    def index_status(self) -> IndexStatus:
+        """What is indexed, by root."""
+        return self._knowledge.status()
+
+    def health(self) -> Health:
+        """What is indexed, how fresh, which policy answers."""
+        index = self._knowledge.status()
+        return Health(
+            documents=index.documents,
+            chunks=index.chunks,
+            lag=index.sequence - index.served,
+            embedder=index.embedder,
+            policy=self._parts.policy.card,
+            moderators=self.settings.safety.moderators,
+            data_dir=str(self.settings.home),
+            conversations=len(self._memory.conversations("local")),
+            ready_seconds=self._ready,
+        )
+
+    def warm(self) -> float:
+        """Run everything once, so that the first question is not the slow one; returns seconds."""
+        began = time.perf_counter()
+        self._knowledge.search("warm-up", 1)
+        self._parts.guard.screen("warm-up", "input")
+        self._ready = time.perf_counter() - began
+        return self._ready
+
+    def close(self) -> None:
+        """Give back models, workers and database connections."""
+        self._parts.policy.close()
+        self._knowledge.close()
+        self._memory.close()
+
+    def __enter__(self) -> Assistant:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def _noted(state: State, name: str, began: float, detail: str) -> Event:
+    step = Step(name, time.perf_counter() - began, detail)
+    state.steps.append(step)
+    return Event("step", step=step)
+
+
+def _last(events: Iterator[Event]) -> Reply:
+    reply = None
+    for event in events:
+        reply = event.reply or reply
+    assert reply is not None
+    return reply

@@ -1,0 +1,102 @@
+"""Extractive question files as knowledge bases, for fitting and for `bench.answers`.
+
+Rows carry `id, question, context, title, answers: [{text, start}], is_impossible, lang`, one JSON
+object a line, gzipped. Every distinct context becomes an HTML file of its own, titled like its
+article, and goes through ingestion like any other document.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import html
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from assistant.errors import ConfigError
+from retrieval.knowledge import KnowledgeBase
+from retrieval.schema import IngestSummary
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One row: `answers` are the gold spans, empty where `impossible`."""
+
+    id: str
+    text: str
+    context: str
+    title: str
+    answers: tuple[str, ...]
+    impossible: bool
+    split: str
+
+
+def read(path: Path) -> list[Question]:
+    """Read a question file.
+
+    Raises:
+        ConfigError: the file is missing, or a line is not such a row (named by its number).
+    """
+    found: list[Question] = []
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            for line in file:
+                found.append(_question(json.loads(line)))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error}; give a .jsonl.gz of questions") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}, line {len(found) + 1}: not a question row ({error!r})"
+        ) from error
+    return found
+
+
+def fill(
+    knowledge: KnowledgeBase, questions: Iterable[Question], folder: Path
+) -> tuple[dict[str, str], IngestSummary]:
+    """Write every distinct context to `folder` and ingest it.
+
+    Returns:
+        source -> context, to tell which paragraph a citation is of; and the ingestion's summary.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    contexts = {q.context: q.title for q in questions}
+    where = {}
+    for number, (context, title) in enumerate(contexts.items()):
+        path = folder / f"{number:05d}.html"
+        name = html.escape(title.replace("_", " "))
+        body = "".join(f"<p>{html.escape(line)}</p>" for line in context.splitlines())
+        page = f"<html><head><title>{name}</title></head><body>{body}</body></html>"
+        path.write_text(page, encoding="utf-8")
+        where[str(path.resolve())] = context
+    *_, summary = knowledge.ingest([folder])
+    assert isinstance(summary, IngestSummary)
+    return where, summary
+
+
+def left_out(questions: Iterable[Question]) -> frozenset[str]:
+    """Half of the articles, by a hash of their titles: those that `--absent` leaves out."""
+    titles = {q.title for q in questions}
+    order = sorted(titles, key=lambda title: hashlib.sha256(title.encode()).hexdigest())
+    return frozenset(order[: len(order) // 2])
+
+
+def answerable(questions: Sequence[Question]) -> list[Question]:
+    """Those with an answer in their context."""
+    return [q for q in questions if not q.impossible and q.answers]
+
+
+def _question(row: dict[str, object]) -> Question:
+    answers = row.get("answers") or []
+    assert isinstance(answers, list)
+    return Question(
+        str(row["id"]),
+        str(row["question"]),
+        str(row["context"]),
+        str(row.get("title") or ""),
+        tuple(str(a["text"]) for a in answers),
+        bool(row.get("is_impossible")),
+        str(row.get("split") or ""),
+    )

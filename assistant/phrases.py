@@ -1,0 +1,87 @@
+"""What the assistant says in its own words, in both languages. Everything else is evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+PHRASES: dict[str, dict[str, str]] = {
+    "greeting": {
+        "en": "Hello! Ask me anything about your documents, and I will answer with the sentences "
+        "that say so.",
+        "zh": "你好！关于你的文档，有什么都可以问我，我会用文档里的原句来回答。",
+    },
+    "thanks": {"en": "You are welcome.", "zh": "不客气。"},
+    "farewell": {
+        "en": "Goodbye! This conversation is kept in the list.",
+        "zh": "再见！这段对话会保留在列表里。",
+    },
+    "capability": {
+        "en": "I am plumbline: I answer questions from your documents, in Chinese and English. "
+        "Every sentence I quote carries its source, and when the documents do not say it, I tell "
+        "you so. Add documents on the left, or ask “How do I add documents?”.",
+        "zh": "我是 plumbline：我根据你的文档用中文或英文回答问题。每句引用都注明出处；"
+        "文档里没有的，"
+        "我会直接告诉你没有找到。可以在左侧添加文档，或者问我“如何添加文档？”。",
+    },
+    "empty": {
+        "en": "There are no documents yet. Add some on the left, or with `python app.py ingest "
+        "PATH`, and ask again.",
+        "zh": "目前还没有任何文档。请在左侧添加，或运行 `python app.py ingest 路径`，然后再问。",
+    },
+    "failed": {
+        "en": "The answer could not be written: {reason}",
+        "zh": "未能生成回答：{reason}",
+    },
+    "corrected": {
+        "en": "Thank you for telling me; I may have been wrong. I searched again, elsewhere:",
+        "zh": "谢谢指出，我之前的回答可能有误。我换了别处重新查找：",
+    },
+    "not_corrected": {
+        "en": "Thank you for telling me; I may have been wrong, but I found no better answer to "
+        "“{query}” in the documents.",
+        "zh": "谢谢指出，我之前的回答可能有误，但在文档中没有找到关于“{query}”的更好答案。",
+    },
+    "no_other": {
+        "en": "I found no other answer in the documents.",
+        "zh": "文档中没有找到其他答案。",
+    },
+}
+
+_ABSTAIN = {
+    "en": (
+        "I did not find an answer to “{query}” in the documents.",
+        " No document mentions {words}.",
+        " The closest I found is about: {near}.",
+        ", ",
+    ),
+    "zh": (
+        "我在文档中没有找到“{query}”的答案。",
+        "没有任何文档提到{words}。",
+        "最接近的内容是：{near}。",
+        "、",
+    ),
+}
+
+
+def say(key: str, language: str, **values: str) -> str:
+    """The phrase `key` in "zh" or else English, with its values filled in."""
+    return PHRASES[key]["zh" if language == "zh" else "en"].format(**values)
+
+
+def abstain(language: str, query: str, absent: Sequence[str], near: Sequence[str]) -> str:
+    """Say what was not found.
+
+    Args:
+        language: "zh" or else English.
+        query: what was searched.
+        absent: words of the question that stand in no document.
+        near: where the closest passages lie, best first.
+    """
+    head, words, closest, joint = _ABSTAIN["zh" if language == "zh" else "en"]
+    quoted = [f"“{word}”" for word in absent]
+    text = head.format(query=query)
+    if absent:
+        text += words.format(words=joint.join(quoted))
+    elif near:
+        text += closest.format(near=joint.join(near))
+    return text

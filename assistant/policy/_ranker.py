@@ -1,0 +1,246 @@
+"""Which sentences of the evidence answer the question, and whether any does.
+
+A linear model over features a reader could compute: how much of the question (weighted by how rare
+its words are) a sentence and its passage cover, how close their vectors are, what stage found them,
+and whether the sentence holds the kind of thing asked for (a number for "how many", a name for
+"who"). Weights per language lie in models/extract/; `python app.py train extract` fits them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assistant.policy.base import Resources
+from assistant.schema import Prompt
+from retrieval.schema import Passage
+from retrieval.text import is_stop, query_terms, sentences, simplified, terms
+
+FEATURES = (
+    "sentence_cosine",
+    "passage_cosine",
+    "sentence_coverage",
+    "passage_coverage",
+    "around_coverage",
+    "fused",
+    "rank",
+    "title_coverage",
+    "kind",
+    "kind_missing",
+    "novelty",
+    "short",
+    "position",
+    "question_mark",
+)
+ANSWERABLE = (
+    "best",
+    "second",
+    "best_cosine",
+    "best_passage_cosine",
+    "best_coverage",
+    "best_passage_coverage",
+    "rarest_found",
+    "margin",
+    "terms",
+)
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A sentence of the evidence: `text == passages[passage].chunk.text[start:end]`."""
+
+    passage: int
+    start: int
+    end: int
+    text: str
+
+
+_KINDS: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = (
+    (
+        re.compile(r"\b(when|what (year|date|month|day|century)|which year)\b", re.I),
+        re.compile(
+            r"\d{3,4}|\b(january|february|march|april|may|june|july|august|september|october|"
+            r"november|december|century|monday|tuesday|wednesday|thursday|friday|saturday|sunday|"
+            r"spring|summer|autumn|winter|today|yesterday)\b",
+            re.I,
+        ),
+    ),
+    (
+        re.compile(
+            r"\bhow (many|much|long|old|far|high|tall|big|large|often|fast|deep)\b|"
+            r"\bwhat (percent|percentage|number|size|age|amount|distance)\b",
+            re.I,
+        ),
+        re.compile(
+            r"\d|\b(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundred|"
+            r"thousand|million|billion|half|twice|dozen|several|many|once)\b",
+            re.I,
+        ),
+    ),
+    (
+        re.compile(r"\b(who|whom|whose)\b", re.I),
+        re.compile(r"(?<!^)(?<![.!?] )\b[A-Z][\w’'-]+"),
+    ),
+    (
+        re.compile(r"\bwhere\b|\bwhat (city|country|state|place|location)\b", re.I),
+        re.compile(r"(?<!^)(?<![.!?] )\b[A-Z][\w’'-]+|\b(in|at|on|near|to|from) the\b"),
+    ),
+    (
+        re.compile(r"\bwhy\b|\bwhat (reason|cause|caused)\b", re.I),
+        re.compile(
+            r"\b(because|since|due to|as a result|so that|in order to|to avoid|reason|cause|led to|"
+            r"therefore)\b",
+            re.I,
+        ),
+    ),
+    (
+        re.compile(r"\bhow (do|can|to|should|does|did|is|are|was)\b", re.I),
+        re.compile(r"\b(by|using|use|run|with|through|via|click|press|set|add|call|type)\b", re.I),
+    ),
+    (
+        re.compile("何时|什么时候|哪一?年|哪天|几月|哪个世纪|何年|哪一天|年份|日期"),
+        re.compile("[0-9〇零一二三四五六七八九十]+[年月日]|世纪|年代|时期"),
+    ),
+    (
+        re.compile(
+            "多少|几[个人位名种次年天条座家支岁级部]|多[长大高远久重深宽]|第几|人口|面积|比例"
+        ),
+        re.compile("[0-9]|[一二三四五六七八九十百千万亿两]+[个人位名种次年天条座家支岁级部米公里]"),
+    ),
+    (
+        re.compile("谁|何人|哪[一]?[位个]人|什么人|作者|导演|创始人"),
+        re.compile("·|[父母妻夫儿女兄弟]|人|者|家|[王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗]"),
+    ),
+    (
+        re.compile("哪里|哪儿|何处|在哪|什么地方|哪[个一]?[个]?(国家|城市|省|县|地区|国)|位于"),
+        re.compile("[省市县区国州岛港村镇山湖河海]|位于|地区"),
+    ),
+    (
+        re.compile("为什么|为何|原因|缘故|为甚么"),
+        re.compile("因为|由于|所以|因此|为了|原因|导致|以致|使得|因"),
+    ),
+    (
+        re.compile("如何|怎么|怎样|怎麼|方法|步骤"),
+        re.compile("可以|使用|通过|运行|执行|点击|选择|设置|添加|输入|调用|用"),
+    ),
+)
+
+
+def candidates(passages: Sequence[Passage]) -> list[Candidate]:
+    """Every sentence of the passages; one that stands in several passages counts once."""
+    found, seen = [], set()
+    for number, passage in enumerate(passages):
+        body = passage.chunk.text
+        for start, end in sentences(body):
+            sentence = body[start:end]
+            if len(sentence) > 1 and sentence not in seen:
+                seen.add(sentence)
+                found.append(Candidate(number, start, end, sentence))
+    return found
+
+
+def features(
+    prompt: Prompt, found: Sequence[Candidate], resources: Resources
+) -> tuple[Matrix, Matrix]:
+    """Features of each candidate (n, len(FEATURES)) and what the question-level ones need.
+
+    The second array is (n, 3): sentence cosine, sentence coverage, and whether the question's
+    rarest term stands in the candidate's passage.
+    """
+    question, passages = prompt.question, prompt.passages
+    query = query_terms(question)
+    weight = np.array(resources.rarity(query))
+    weight = np.clip(weight, 0.05, None)
+    total = float(weight.sum()) or 1.0
+
+    def covered(text_terms: set[str]) -> float:
+        hits = [w for t, w in zip(query, weight, strict=True) if t in text_terms]
+        return float(sum(hits)) / total
+
+    heads = [set(terms(" ".join((p.title, *p.chunk.headings)))) for p in passages]
+    bodies = [set(terms(p.chunk.text)) for p in passages]
+    own = [set(terms(c.text)) for c in found]
+    cosines, passage_cosines = _cosines(prompt, found, resources)
+    rarest = query[int(weight.argmax())] if query else ""
+    folded = simplified(question)
+    kind = next((answer for asks, answer in _KINDS if asks.search(folded)), None)
+    known = set(query)
+
+    rows, extra = [], []
+    for i, candidate in enumerate(found):
+        p = candidate.passage
+        around = set(own[i])
+        for j in (i - 1, i + 1):
+            if 0 <= j < len(found) and found[j].passage == p:
+                around |= own[j]
+        content = {t for t in own[i] if not is_stop(t)}
+        new = content - known
+        coverage = covered(own[i] | heads[p])
+        fits = _fits(kind, candidate.text, question)
+        rows.append(
+            (
+                cosines[i],
+                passage_cosines[p],
+                coverage,
+                covered(bodies[p] | heads[p]),
+                covered(around | heads[p]),
+                passages[p].score,
+                1.0 / (1 + p),
+                covered(heads[p]),
+                float(fits) if kind else 0.0,
+                float(kind is not None and not fits),
+                len(new) / (len(content) + 1.0),
+                1.0 if len(content) < 4 else 0.0,
+                1.0 / (1 + candidate.start / 200),
+                1.0 if candidate.text.rstrip().endswith(("?", "？")) else 0.0,
+            )
+        )
+        extra.append((cosines[i], coverage, float(rarest in bodies[p] or rarest in heads[p])))
+    return np.array(rows).reshape(-1, len(FEATURES)), np.array(extra).reshape(-1, 3)
+
+
+def answerable(matrix: Matrix, extra: Matrix, scores: Matrix, n_terms: int) -> Matrix:
+    """Features (len(ANSWERABLE),) of a question from those of its candidates."""
+    order = np.argsort(-scores)
+    top, second = order[0], order[min(1, len(order) - 1)]
+    return np.array(
+        [
+            scores[top],
+            scores[second],
+            matrix[:, 0].max(),
+            matrix[:, 1].max(),
+            matrix[top, 2],
+            matrix[:, 3].max(),
+            extra[:, 2].max(),
+            scores[top] - scores[second],
+            min(n_terms, 12) / 12,
+        ]
+    )
+
+
+def _fits(kind: re.Pattern[str] | None, sentence: str, question: str) -> bool:
+    if kind is None:
+        return False
+    asked = question.lower()
+    return any(match.group().lower() not in asked for match in kind.finditer(simplified(sentence)))
+
+
+def _cosines(
+    prompt: Prompt, found: Sequence[Candidate], resources: Resources
+) -> tuple[list[float], list[float]]:
+    """Cosines question-sentence and question-passage; zero where the encoder reads neither."""
+    embedder, passages = resources.embedder, prompt.passages
+    if not embedder.reads(prompt.question) or not found:
+        return [0.0] * len(found), [0.0] * len(passages)
+    texts = [f"{passages[c.passage].title}: {c.text}" for c in found]
+    vectors = embedder.embed([prompt.question, *texts], "passage")
+    near = vectors[1:] @ vectors[0]
+    dense = [next((f.score for f in p.found_by if f.stage == "dense"), 0.0) for p in passages]
+    readable = [embedder.reads(c.text) for c in found]
+    return [float(v) if ok else 0.0 for v, ok in zip(near, readable, strict=True)], dense

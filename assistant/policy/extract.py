@@ -1,0 +1,187 @@
+"""Quotes the sentences that answer, word for word, and abstains when none does.
+
+No text is written: an answer is one to three sentences of the evidence, best first, each with its
+citation. Sentences are ranked by the linear model of `_ranker`; how many are shown depends on how
+sure the ranking is. It is the embedded default until a trained policy beats it, and stays as the
+baseline to beat.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from assistant.config import PolicySettings
+from assistant.errors import ModelNotFound
+from assistant.policy._ranker import (
+    ANSWERABLE,
+    FEATURES,
+    Candidate,
+    Matrix,
+    answerable,
+    candidates,
+    features,
+)
+from assistant.policy.base import Resources
+from assistant.schema import Delta, PolicyCard, Prompt, Sampling
+from retrieval.text import count_tokens, language, query_terms
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "extract" / "weights.json"
+
+#: Sentences are added until their probabilities sum to this, three at the most.
+ENOUGH = 0.8
+MOST = 3
+#: A second or third sentence must be at least this probable, relative to the best.
+WORTHY = 0.2
+#: A sentence ending so is continued by the lines after it: a list or a command follows.
+OPEN_ENDS = (":", "：")
+CONTINUED_LINES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A fitted model of one language; arrays follow FEATURES and ANSWERABLE."""
+
+    mean: Matrix
+    scale: Matrix
+    weight: Matrix
+    answer_mean: Matrix
+    answer_scale: Matrix
+    answer_weight: Matrix
+    answer_bias: float
+    threshold: float
+
+    def scores(self, matrix: Matrix) -> Matrix:
+        """Logits (n,) of candidates (n, len(FEATURES))."""
+        return np.asarray(((matrix - self.mean) / self.scale) @ self.weight)
+
+    def confidence(self, question: Matrix) -> float:
+        """Probability in [0, 1] that the evidence answers, from features (len(ANSWERABLE),)."""
+        value = ((question - self.answer_mean) / self.answer_scale) @ self.answer_weight
+        return float(1 / (1 + np.exp(-(value + self.answer_bias))))
+
+
+class Extract:
+    """The policy; see the module's text."""
+
+    def __init__(
+        self, weights: dict[str, Weights], revision: str, resources: Resources, minimum: float
+    ) -> None:
+        self._weights = weights
+        self._resources = resources
+        self._minimum = minimum
+        self.card = PolicyCard("extract", "linear sentence ranker", revision, engine="numpy")
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Delta]:
+        """One delta a quote, best first; `sampling.variant` n gives the n-th disjoint answer."""
+        found = candidates(prompt.passages)
+        if not found:
+            yield Delta("", finish="abstain", confidence=0.0)
+            return
+        weights = self._weights["zh" if language(prompt.question) == "zh" else "en"]
+        matrix, extra = features(prompt, found, self._resources)
+        scores = weights.scores(matrix)
+        terms = len(query_terms(prompt.question))
+        sure = weights.confidence(answerable(matrix, extra, scores, terms))
+        minimum = self._minimum if self._minimum >= 0 else weights.threshold
+        chosen = pick(scores, sampling.variant)
+        if not chosen or sure < minimum:
+            yield Delta("", finish="abstain", confidence=sure)
+            return
+        for quote in quotes(prompt, [found[i] for i in chosen]):
+            number, start, end = quote
+            text = prompt.passages[number - 1].chunk.text[start:end]
+            yield Delta(text, quote=quote)
+        yield Delta("", finish="stop", confidence=sure)
+
+    def count_tokens(self, text: str) -> int:
+        """The project's own estimate; this policy has no vocabulary."""
+        return count_tokens(text)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def pick(scores: Matrix, variant: int) -> list[int]:
+    """Indices of the sentences to quote, best first; a variant leaves out what came before it."""
+    order = [int(i) for i in np.argsort(-scores, kind="stable")]
+    chosen: list[int] = []
+    for _ in range(variant + 1):
+        order = [i for i in order if i not in chosen]
+        if not order:
+            return []
+        odds = np.exp(scores[order] - scores[order[0]])
+        odds /= odds.sum()
+        chosen, mass = [], 0.0
+        for i, probability in zip(order[:MOST], odds[:MOST], strict=False):
+            if chosen and (mass >= ENOUGH or probability < WORTHY * odds[0]):
+                break
+            chosen.append(i)
+            mass += float(probability)
+    return chosen
+
+
+def quotes(prompt: Prompt, chosen: Sequence[Candidate]) -> list[tuple[int, int, int]]:
+    """(passage number, start, end) of each quote; neighbours in one passage become one quote."""
+    spans: list[tuple[int, int, int]] = []
+    for candidate in chosen:
+        body = prompt.passages[candidate.passage].chunk.text
+        end = _continued(body, candidate.end)
+        spans.append((candidate.passage + 1, candidate.start, end))
+    merged: list[tuple[int, int, int]] = []
+    for number, start, end in spans:
+        body = prompt.passages[number - 1].chunk.text
+        for i, (other, left, right) in enumerate(merged):
+            low, high = sorted([(left, right), (start, end)])
+            if other == number and not body[low[1] : max(high[0], low[1])].strip():
+                merged[i] = (number, low[0], max(high[1], low[1]))
+                break
+        else:
+            merged.append((number, start, end))
+    return merged
+
+
+def _continued(body: str, end: int) -> int:
+    """Where a sentence that announces something ends: after the lines it announces."""
+    if not body[:end].endswith(OPEN_ENDS):
+        return end
+    lines = 0
+    while lines < CONTINUED_LINES and end < len(body):
+        stop = body.find("\n", end + 1)
+        stop = len(body) if stop < 0 else stop
+        if lines and not body[end:stop].strip():
+            break
+        lines += bool(body[end:stop].strip())
+        end = stop
+    return len(body[:end].rstrip())
+
+
+def build(options: PolicySettings, resources: Resources) -> Extract:
+    """Read the fitted weights.
+
+    Raises:
+        ModelNotFound: the weights are missing, or fitted for other features.
+    """
+    try:
+        values = json.loads(WEIGHTS.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelNotFound(
+            f"cannot read {WEIGHTS}: {error}; restore it, or fit it with "
+            "`python app.py train extract`"
+        ) from error
+    if values["features"] != list(FEATURES) or values["answerable"] != list(ANSWERABLE):
+        raise ModelNotFound(
+            f"{WEIGHTS} was fitted for other features; fit it with `python app.py train extract`"
+        )
+    weights = {tongue: _weights(part) for tongue, part in values["languages"].items()}
+    return Extract(weights, values["revision"], resources, options.min_confidence)
+
+
+def _weights(part: dict[str, Any]) -> Weights:
+    values = {k: np.array(v) if isinstance(v, list) else v for k, v in part.items()}
+    return Weights(**values)

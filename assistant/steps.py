@@ -1,0 +1,267 @@
+"""The steps of a turn, each a function over the turn's state; `dialogue.py` lists their order.
+
+A step returns one line for "why this answer". A step that ends the turn sets `state.outcome`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from assistant.config import Settings
+from assistant.errors import PolicyError
+from assistant.grounding import Grounded, Grounder, SentenceStream
+from assistant.memory import Memory, window
+from assistant.phrases import abstain, say
+from assistant.policy.base import Policy
+from assistant.prompt import render
+from assistant.schema import (
+    Citation,
+    Consent,
+    Delta,
+    Message,
+    Outcome,
+    Prompt,
+    Sampling,
+    Step,
+    Turn,
+    Understanding,
+)
+from assistant.understand import understand
+from retrieval.knowledge import KnowledgeBase
+from retrieval.schema import Passage
+from retrieval.text import content_words, language, query_terms
+from safety import Context, Guard, Verdict
+
+NOTHING_YET = Understanding("question", "", False, "en", "")
+SOCIAL = ("greeting", "thanks", "farewell", "capability")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The concrete parts a turn runs through."""
+
+    settings: Settings
+    knowledge: KnowledgeBase
+    guard: Guard
+    policy: Policy
+    memory: Memory
+
+
+@dataclass(slots=True)
+class State:
+    """What is known about the turn so far."""
+
+    user_text: str
+    conversation_id: str
+    user_id: str
+    tongue: str
+    surface: str
+    consent: Consent
+    sampling: Sampling
+    history: list[Turn] = field(default_factory=list)
+    text: str = ""
+    understanding: Understanding = NOTHING_YET
+    passages: list[Passage] = field(default_factory=list)
+    prompt: Prompt | None = None
+    past: list[Message] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    citations: tuple[Citation, ...] = ()
+    outcome: Outcome | None = None
+    answer: str = ""
+    finish: str = ""
+    confidence: float | None = None
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def language(self) -> str:
+        """The language the reply is in."""
+        return self.understanding.language
+
+
+def screen_input(state: State, parts: Parts) -> str:
+    """The guard sees the message before anything else does."""
+    spoken = language(state.user_text) if state.tongue == "auto" else state.tongue
+    state.understanding = replace(state.understanding, language=spoken)
+    earlier = tuple(t.user_text for t in state.history[-4:])
+    verdict = parts.guard.screen(
+        state.user_text,
+        "input",
+        Context(language=spoken, earlier=earlier, conversation=state.conversation_id),
+    )
+    state.verdicts.append(verdict)
+    state.text = verdict.safe_text or state.user_text
+    if verdict.stops:
+        state.outcome = "crisis" if verdict.action == "crisis" else "refused"
+        state.answer = verdict.reply
+    return f"{verdict.action} {verdict.reason}".strip()
+
+
+def recall(state: State, parts: Parts) -> str:
+    """The conversation so far, cut to the history window."""
+    memory = parts.settings.memory
+    state.past = window(
+        state.history, memory.max_turns, memory.window_tokens, parts.policy.count_tokens
+    )
+    return f"{len(state.history)} turns, {len(state.past) // 2} in the window"
+
+
+def interpret(state: State, parts: Parts) -> str:
+    """Intent, and the question made standalone."""
+    found = understand(state.text, state.history, state.tongue)
+    state.understanding = found
+    if found.intent in SOCIAL:
+        state.outcome = "social"
+        state.answer = say(found.intent, found.language)
+    return f"{found.intent}: {found.reason}"
+
+
+def retrieve(state: State, parts: Parts) -> str:
+    """Passages for the standalone question; a correction looks where it has not looked yet."""
+    seen: frozenset[int] = frozenset()
+    query = state.understanding.query
+    if state.understanding.intent == "correction":
+        seen = frozenset(c.chunk_id for t in state.history[-2:] for c in t.reply.citations)
+    state.passages = parts.knowledge.search(query, parts.settings.policy.passages, exclude=seen)
+    if not state.passages and parts.knowledge.status().chunks == 0:
+        state.outcome = "abstained"
+        state.answer = say("empty", state.language)
+    return f"“{query}”: {len(state.passages)} passages"
+
+
+def screen_passages(state: State, parts: Parts) -> str:
+    """Passages that try to instruct the assistant are set aside."""
+    context = Context(language=state.language, conversation=state.conversation_id)
+    texts = [p.chunk.text for p in state.passages]
+    verdicts = parts.guard.screen_many(texts, "passage", context)
+    state.verdicts.extend(v for v in verdicts if v.action != "allow")
+    kept = [p for p, v in zip(state.passages, verdicts, strict=True) if not v.stops]
+    aside = len(state.passages) - len(kept)
+    state.passages = kept
+    return f"{aside} set aside" if aside else f"{len(kept)} pass"
+
+
+def write_prompt(state: State, parts: Parts) -> str:
+    """The one rendering, within the policy's context."""
+    policy = parts.settings.policy
+    state.prompt = render(
+        state.understanding.query,
+        state.passages,
+        state.past,
+        state.language,
+        budget=max(policy.context_tokens - policy.max_tokens, 128),
+        count_tokens=parts.policy.count_tokens,
+    )
+    return f"{len(state.prompt.passages)} passages, {len(state.prompt.messages)} messages"
+
+
+def compose(state: State, parts: Parts) -> Iterator[str]:
+    """Generate, check support and screen, sentence by sentence; yields what may be shown."""
+    assert state.prompt is not None
+    settings = parts.settings.policy
+    grounder = Grounder(state.prompt.passages, parts.knowledge.rarity, settings.unsupported)
+    shown: list[str] = []
+    try:
+        for sentence in _sentences(state, parts, grounder):
+            passed = _screened(sentence.text, state, parts)
+            if passed is None:
+                return
+            piece = _joined(shown, passed, state.language)
+            shown.append(piece)
+            yield piece
+    except PolicyError as error:
+        state.outcome = "failed"
+        state.answer = say("failed", state.language, reason=str(error))
+        return
+    finally:
+        state.citations = grounder.citations
+    state.answer = "".join(shown)
+    if state.answer:
+        state.outcome = "answered"
+    elif grounder.dropped:
+        state.finish = "unsupported"
+
+
+def conclude(state: State, parts: Parts) -> str:
+    """Word what was not found, and own up to a correction."""
+    query = state.understanding.query
+    corrected = state.understanding.intent == "correction"
+    if state.outcome == "answered":
+        if corrected:
+            state.answer = f"{say('corrected', state.language)} {state.answer}"
+    elif state.outcome is None:
+        state.outcome = "abstained"
+        state.citations = ()
+        if state.sampling.variant:
+            state.answer = say("no_other", state.language)
+        elif corrected:
+            state.answer = say("not_corrected", state.language, query=query)
+        else:
+            state.answer = abstain(state.language, query, _absent(query, parts), _near(state))
+    if state.outcome in ("refused", "crisis", "failed"):
+        state.citations = ()
+    return f"{state.outcome}, {len(state.citations)} citations"
+
+
+def _sentences(state: State, parts: Parts, grounder: Grounder) -> Iterator[Grounded]:
+    assert state.prompt is not None
+    cutter = SentenceStream()
+    for delta in parts.policy.stream(state.prompt, state.sampling):
+        _note(state, delta)
+        if delta.quote is not None:
+            found = [grounder.quote(delta)]
+        else:
+            found = [grounder.sentence(s) for s in cutter.feed(delta.text)]
+        yield from (g for g in found if g is not None)
+    if state.finish != "abstain":
+        found = [grounder.sentence(s) for s in cutter.flush()]
+        yield from (g for g in found if g is not None)
+
+
+def _note(state: State, delta: Delta) -> None:
+    state.token_ids.extend(delta.token_ids)
+    state.logprobs.extend(delta.logprobs)
+    if delta.finish:
+        state.finish = delta.finish
+        state.confidence = delta.confidence
+
+
+def _screened(text: str, state: State, parts: Parts) -> str | None:
+    """The sentence as it may be shown, or None where the whole answer must be withdrawn."""
+    context = Context(language=state.language, conversation=state.conversation_id)
+    verdict = parts.guard.screen(text, "output", context)
+    if verdict.action != "allow":
+        state.verdicts.append(verdict)
+    if verdict.stops:
+        state.outcome = "crisis" if verdict.action == "crisis" else "refused"
+        state.answer = verdict.reply
+        return None
+    return verdict.safe_text or text
+
+
+def _joined(shown: list[str], text: str, tongue: str) -> str:
+    if not shown:
+        return text
+    return ("\n\n" if "\n" in text or "\n" in shown[-1] else " ") + text
+
+
+def _absent(query: str, parts: Parts) -> list[str]:
+    """Words of the question that no document holds, as written, three at most."""
+    gone = []
+    for word in content_words(query):
+        known = query_terms(word)
+        rarest = parts.knowledge.rarity(["", *known])
+        if known and all(value >= rarest[0] for value in rarest[1:]):
+            gone.append(word)
+    return gone[:3]
+
+
+def _near(state: State) -> list[str]:
+    places = []
+    for passage in state.passages[:3]:
+        places.append(" › ".join((passage.title, *passage.chunk.headings[-1:])))
+    return list(dict.fromkeys(places))[:2]
