@@ -122,7 +122,7 @@ def show(results: list[Asked], options: argparse.Namespace) -> None:
         low, high = interval(hits)
         value = rate(hits)
         shown = "–" if value is None else f"{value:.3f}"
-        rows.append((name, shown, f"n {len(hits)}, 95 % [{low:.3f}, {high:.3f}]"))
+        rows.append((name, shown, f"n {len(hits)}, 95 %: {low:.3f} to {high:.3f}"))
     count = float(np.mean([r.sentences for r in answered])) if answered else 0.0
     p50, p95 = (float(np.percentile(times, p)) for p in (50, 95))
     rows.append(("sentences", f"{count:.2f}", f"n {len(answered)}"))

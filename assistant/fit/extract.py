@@ -30,15 +30,14 @@ from assistant.fit.base import Question, answerable, fill, left_out, read
 from assistant.policy._ranker import (
     ANSWERABLE,
     FEATURES,
+    Evidence,
     Matrix,
-    candidates,
-    features,
+    weigh,
 )
 from assistant.policy._ranker import answerable as question_features
 from assistant.policy.base import Resources
 from assistant.schema import Prompt
 from retrieval.knowledge import KnowledgeBase, open_knowledge
-from retrieval.text import query_terms
 
 Marks = NDArray[np.bool_]
 
@@ -56,10 +55,8 @@ WRONGLY_REFUSED = 0.06
 class Example:
     """A question with its candidates' features; `right` marks candidates with the answer."""
 
-    matrix: Matrix
-    extra: Matrix
+    evidence: Evidence
     right: Marks
-    terms: int
     present: bool
 
 
@@ -97,13 +94,13 @@ def run(data: Path, out: Path, limit: int, settings: Settings) -> Iterator[str]:
 def fit(whole: list[Example], half: list[Example]) -> tuple[dict[str, list[float] | float], str]:
     """Fit one language; returns its part of weights.json and a line about the fit."""
     ranked = [e for e in whole if e.right.any()]
-    stacked = np.concatenate([e.matrix for e in ranked])
+    stacked = np.concatenate([e.evidence.matrix for e in ranked])
     mean, scale = stacked.mean(0), stacked.std(0) + 1e-6
-    weight = _logit([((e.matrix - mean) / scale, e.right) for e in ranked])
+    weight = _logit([((e.evidence.matrix - mean) / scale, e.right) for e in ranked])
 
     def level(e: Example) -> Matrix:
-        scores = ((e.matrix - mean) / scale) @ weight
-        return question_features(e.matrix, e.extra, scores, e.terms)
+        scores = ((e.evidence.matrix - mean) / scale) @ weight
+        return question_features(e.evidence, scores)
 
     rows = np.array([level(e) for e in (*whole, *half)])
     labels = np.array([e.present for e in (*whole, *half)])
@@ -112,7 +109,9 @@ def fit(whole: list[Example], half: list[Example]) -> tuple[dict[str, list[float
     sure = 1 / (1 + np.exp(-(((rows - a_mean) / a_scale) @ a_weight + bias)))
     threshold = float(np.quantile(sure[labels], WRONGLY_REFUSED))
     refused = float((sure[~labels] < threshold).mean())
-    first = np.mean([e.right[int(np.argmax(((e.matrix - mean) / scale) @ weight))] for e in whole])
+    first = np.mean(
+        [e.right[int(np.argmax(((e.evidence.matrix - mean) / scale) @ weight))] for e in whole]
+    )
     part: dict[str, list[float] | float] = {
         "mean": mean.tolist(),
         "scale": scale.tolist(),
@@ -155,18 +154,17 @@ def _example(
     question: Question, knowledge: KnowledgeBase, where: dict[str, str], k: int, present: bool
 ) -> Example | None:
     passages = knowledge.search(question.text, k)
-    found = candidates(passages)
-    if not found:
-        return None
     prompt = Prompt((), question.text, tuple(passages), "en")
-    matrix, extra = features(prompt, found, Resources(knowledge.embedder, knowledge.rarity))
+    evidence = weigh(prompt, Resources(knowledge.embedder, knowledge.rarity))
+    if evidence is None:
+        return None
     right = [
         present
         and where[passages[c.passage].source] == question.context
         and any(answer in c.text for answer in question.answers)
-        for c in found
+        for c in evidence.candidates
     ]
-    return Example(matrix, extra, np.array(right), len(query_terms(question.text)), present)
+    return Example(evidence, np.array(right), present)
 
 
 def _logit(examples: list[tuple[Matrix, Marks]]) -> Matrix:

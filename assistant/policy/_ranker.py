@@ -48,6 +48,9 @@ ANSWERABLE = (
     "terms",
 )
 
+#: Sentences compared by vector at most; the rest are far behind by their words already.
+SHORTLIST = 24
+
 Matrix = NDArray[np.float64]
 
 
@@ -59,6 +62,21 @@ class Candidate:
     start: int
     end: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a prompt offers.
+
+    `matrix` is (n, len(FEATURES)), a row a candidate; `extra` (n, 3) holds sentence cosine,
+    sentence coverage, and whether the passage has the question's rarest term; `terms` counts the
+    question's search terms.
+    """
+
+    candidates: tuple[Candidate, ...]
+    matrix: Matrix
+    extra: Matrix
+    terms: int
 
 
 _KINDS: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = (
@@ -145,68 +163,109 @@ def candidates(passages: Sequence[Passage]) -> list[Candidate]:
     return found
 
 
-def features(
-    prompt: Prompt, found: Sequence[Candidate], resources: Resources
-) -> tuple[Matrix, Matrix]:
-    """Features of each candidate (n, len(FEATURES)) and what the question-level ones need.
-
-    The second array is (n, 3): sentence cosine, sentence coverage, and whether the question's
-    rarest term stands in the candidate's passage.
-    """
-    question, passages = prompt.question, prompt.passages
-    query = query_terms(question)
-    weight = np.array(resources.rarity(query))
-    weight = np.clip(weight, 0.05, None)
-    total = float(weight.sum()) or 1.0
-
-    def covered(text_terms: set[str]) -> float:
-        hits = [w for t, w in zip(query, weight, strict=True) if t in text_terms]
-        return float(sum(hits)) / total
-
-    heads = [set(terms(" ".join((p.title, *p.chunk.headings)))) for p in passages]
-    bodies = [set(terms(p.chunk.text)) for p in passages]
-    own = [set(terms(c.text)) for c in found]
-    cosines, passage_cosines = _cosines(prompt, found, resources)
-    rarest = query[int(weight.argmax())] if query else ""
-    folded = simplified(question)
+def weigh(prompt: Prompt, resources: Resources) -> Evidence | None:
+    """Candidates of a prompt with their features; None where there is no sentence at all."""
+    found = candidates(prompt.passages)
+    if not found:
+        return None
+    words = _Words(prompt, found, resources)
+    kept = words.shortlist(SHORTLIST)
+    short = [found[i] for i in kept]
+    cosines, passage_cosines = _cosines(prompt, short, resources)
+    folded = simplified(prompt.question)
     kind = next((answer for asks, answer in _KINDS if asks.search(folded)), None)
-    known = set(query)
-
     rows, extra = [], []
-    for i, candidate in enumerate(found):
+    for i, candidate, cosine in zip(kept, short, cosines, strict=True):
         p = candidate.passage
-        around = set(own[i])
-        for j in (i - 1, i + 1):
-            if 0 <= j < len(found) and found[j].passage == p:
-                around |= own[j]
-        content = {t for t in own[i] if not is_stop(t)}
-        new = content - known
-        coverage = covered(own[i] | heads[p])
-        fits = _fits(kind, candidate.text, question)
+        fits = _fits(kind, candidate.text, prompt.question)
         rows.append(
             (
-                cosines[i],
+                cosine,
                 passage_cosines[p],
-                coverage,
-                covered(bodies[p] | heads[p]),
-                covered(around | heads[p]),
-                passages[p].score,
+                words.sentence[i],
+                words.passage[p],
+                words.around(i),
+                prompt.passages[p].score,
                 1.0 / (1 + p),
-                covered(heads[p]),
+                words.head[p],
                 float(fits) if kind else 0.0,
                 float(kind is not None and not fits),
-                len(new) / (len(content) + 1.0),
-                1.0 if len(content) < 4 else 0.0,
+                words.novelty(i),
+                float(words.size(i) < 4),
                 1.0 / (1 + candidate.start / 200),
-                1.0 if candidate.text.rstrip().endswith(("?", "？")) else 0.0,
+                float(candidate.text.rstrip().endswith(("?", "？"))),
             )
         )
-        extra.append((cosines[i], coverage, float(rarest in bodies[p] or rarest in heads[p])))
-    return np.array(rows).reshape(-1, len(FEATURES)), np.array(extra).reshape(-1, 3)
+        extra.append((cosine, words.sentence[i], float(words.holds_rarest(p))))
+    return Evidence(tuple(short), np.array(rows), np.array(extra), len(words.query))
 
 
-def answerable(matrix: Matrix, extra: Matrix, scores: Matrix, n_terms: int) -> Matrix:
-    """Features (len(ANSWERABLE),) of a question from those of its candidates."""
+class _Words:
+    """The lexical half: which terms of the question each sentence and passage covers."""
+
+    def __init__(self, prompt: Prompt, found: Sequence[Candidate], resources: Resources) -> None:
+        self.found = found
+        self.query = query_terms(prompt.question)
+        self._weight = np.clip(np.array(resources.rarity(self.query)), 0.05, None)
+        self._total = float(self._weight.sum()) or 1.0
+        self._heads = [set(terms(" ".join((p.title, *p.chunk.headings)))) for p in prompt.passages]
+        self._bodies = [set(terms(p.chunk.text)) for p in prompt.passages]
+        self._own = [set(terms(c.text)) for c in found]
+        self._scores = [p.score for p in prompt.passages]
+        self.head = [self._covered(h) for h in self._heads]
+        self.passage = [
+            self._covered(b | h) for b, h in zip(self._bodies, self._heads, strict=True)
+        ]
+        self.sentence = [
+            self._covered(own | self._heads[c.passage])
+            for own, c in zip(self._own, found, strict=True)
+        ]
+
+    def shortlist(self, size: int) -> list[int]:
+        """Indices of the sentences worth a vector: a bound on the time a question takes."""
+        cheap = [
+            s + 0.5 * self.passage[c.passage] + 0.5 * self._scores[c.passage]
+            for s, c in zip(self.sentence, self.found, strict=True)
+        ]
+        best = sorted(range(len(cheap)), key=lambda i: -cheap[i])[:size]
+        return sorted(best)
+
+    def around(self, i: int) -> float:
+        """Coverage by a sentence together with its neighbours: what "it" stands for."""
+        p = self.found[i].passage
+        held = self._own[i] | self._heads[p]
+        for j in (i - 1, i + 1):
+            if 0 <= j < len(self.found) and self.found[j].passage == p:
+                held |= self._own[j]
+        return self._covered(held)
+
+    def novelty(self, i: int) -> float:
+        """Share of a sentence's words that the question does not have."""
+        content = self._content(i)
+        return len(content - set(self.query)) / (len(content) + 1.0)
+
+    def size(self, i: int) -> int:
+        """Content words of a sentence."""
+        return len(self._content(i))
+
+    def holds_rarest(self, passage: int) -> bool:
+        """Whether a passage has the question's rarest term."""
+        if not self.query:
+            return False
+        rarest = self.query[int(self._weight.argmax())]
+        return rarest in self._bodies[passage] or rarest in self._heads[passage]
+
+    def _content(self, i: int) -> set[str]:
+        return {t for t in self._own[i] if not is_stop(t)}
+
+    def _covered(self, held: set[str]) -> float:
+        hits = [w for t, w in zip(self.query, self._weight, strict=True) if t in held]
+        return float(sum(hits)) / self._total
+
+
+def answerable(evidence: Evidence, scores: Matrix) -> Matrix:
+    """Features (len(ANSWERABLE),) of a question from its candidates and their logits (n,)."""
+    matrix, extra = evidence.matrix, evidence.extra
     order = np.argsort(-scores)
     top, second = order[0], order[min(1, len(order) - 1)]
     return np.array(
@@ -219,7 +278,7 @@ def answerable(matrix: Matrix, extra: Matrix, scores: Matrix, n_terms: int) -> M
             matrix[:, 3].max(),
             extra[:, 2].max(),
             scores[top] - scores[second],
-            min(n_terms, 12) / 12,
+            min(evidence.terms, 12) / 12,
         ]
     )
 

@@ -24,12 +24,11 @@ from assistant.policy._ranker import (
     Candidate,
     Matrix,
     answerable,
-    candidates,
-    features,
+    weigh,
 )
 from assistant.policy.base import Resources
 from assistant.schema import Delta, PolicyCard, Prompt, Sampling
-from retrieval.text import count_tokens, language, query_terms
+from retrieval.text import count_tokens, language
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "extract" / "weights.json"
 
@@ -79,21 +78,19 @@ class Extract:
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Delta]:
         """One delta a quote, best first; `sampling.variant` n gives the n-th disjoint answer."""
-        found = candidates(prompt.passages)
-        if not found:
+        evidence = weigh(prompt, self._resources)
+        if evidence is None:
             yield Delta("", finish="abstain", confidence=0.0)
             return
         weights = self._weights["zh" if language(prompt.question) == "zh" else "en"]
-        matrix, extra = features(prompt, found, self._resources)
-        scores = weights.scores(matrix)
-        terms = len(query_terms(prompt.question))
-        sure = weights.confidence(answerable(matrix, extra, scores, terms))
+        scores = weights.scores(evidence.matrix)
+        sure = weights.confidence(answerable(evidence, scores))
         minimum = self._minimum if self._minimum >= 0 else weights.threshold
         chosen = pick(scores, sampling.variant)
         if not chosen or sure < minimum:
             yield Delta("", finish="abstain", confidence=sure)
             return
-        for quote in quotes(prompt, [found[i] for i in chosen]):
+        for quote in quotes(prompt, [evidence.candidates[i] for i in chosen]):
             number, start, end = quote
             text = prompt.passages[number - 1].chunk.text[start:end]
             yield Delta(text, quote=quote)
@@ -183,5 +180,5 @@ def build(options: PolicySettings, resources: Resources) -> Extract:
 
 
 def _weights(part: dict[str, Any]) -> Weights:
-    values = {k: np.array(v) if isinstance(v, list) else v for k, v in part.items()}
+    values: dict[str, Any] = {k: np.array(v) if isinstance(v, list) else v for k, v in part.items()}
     return Weights(**values)

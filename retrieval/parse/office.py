@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mammoth  # type: ignore[import-untyped]  # it ships no types
-import openpyxl  # type: ignore[import-untyped]  # it ships no types
+import mammoth
+import openpyxl
 import pptx
 
 from retrieval.config import ParseSettings

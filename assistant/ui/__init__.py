@@ -1,0 +1,1 @@
+"""The chat in the browser: Gradio, and nothing but the assistant's protocol behind it."""

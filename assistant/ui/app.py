@@ -1,0 +1,132 @@
+"""The chat as a web application: the page mounted behind our middleware, and its server."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import FileResponse, JSONResponse, Response
+
+from assistant.config import Settings
+from assistant.errors import ConfigError
+from assistant.ui.base import AssistantLike
+from assistant.ui.middleware import Shield, is_loopback
+from assistant.ui.theme import build_theme
+from assistant.ui.wire import build_blocks
+
+_HERE = Path(__file__).resolve().parent
+
+#: Served as files: Gradio's own `css` option rewrites selectors, and inline scripts are forbidden.
+_ASSETS = {
+    "page.js": "text/javascript",
+    "style.css": "text/css",
+    "favicon.svg": "image/svg+xml",
+}
+_HEAD = (
+    '<link rel="stylesheet" href="/plumbline/style.css">'
+    '<script src="/plumbline/page.js"></script>'
+    '<link rel="icon" type="image/svg+xml" href="/plumbline/favicon.svg">'
+    '<meta name="color-scheme" content="light dark">'
+)
+
+
+def create_app(assistant: AssistantLike, settings: Settings) -> FastAPI:
+    """The chat at `/`, with strict headers on every response and foreign requests refused."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(Shield, loopback=is_loopback(settings.serve.host))
+    _add_assets(app)
+    gr.mount_gradio_app(
+        app,
+        build_blocks(assistant, settings),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        allowed_paths=[],
+        blocked_paths=[str(settings.home.resolve())],
+        show_error=False,
+        max_file_size=settings.serve.max_upload_mb * 1024 * 1024,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        theme=build_theme(),
+        head=_HEAD,
+    )
+    return app
+
+
+def serve(assistant: AssistantLike, settings: Settings, on_ready: Callable[[str], None]) -> None:
+    """Serve the chat until interrupted; `on_ready` gets its address once it answers.
+
+    Raises:
+        ConfigError: the address or the port cannot be used.
+    """
+    host = settings.serve.host
+    listener = _listen(host, settings.serve.port)
+    port = listener.getsockname()[1]
+    name = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    address = f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/"
+    config = uvicorn.Config(
+        create_app(assistant, settings),
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=3,
+    )
+    _Server(config, lambda: on_ready(address)).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} on {host} is taken by another program; "
+                f"set serve.port to another number, or to 0 for any free one"
+            ) from error
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror}); check serve.host and serve.port"
+        ) from error
+    return listener
+
+
+def _add_assets(app: FastAPI) -> None:
+    @app.get("/plumbline/{name}", include_in_schema=False)
+    def asset(name: str) -> Response:
+        kind = _ASSETS.get(name)
+        if kind is None:
+            return Response("Not found", 404, media_type="text/plain")
+        headers = {"cache-control": "no-cache"}
+        return FileResponse(_HERE / name, media_type=kind, headers=headers)
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    def icon() -> Response:
+        return asset("favicon.svg")
+
+    @app.get("/manifest.json", include_in_schema=False)
+    def manifest() -> Response:
+        icons = [{"src": "/plumbline/favicon.svg", "sizes": "any", "type": "image/svg+xml"}]
+        return JSONResponse({"name": "plumbline", "icons": icons, "display": "browser"})

@@ -1,0 +1,152 @@
+"""What all handlers share: the assistant, the page, how to redraw it, and what an error shows."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import secrets
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import gradio as gr
+
+from assistant.config import Settings
+from assistant.errors import (
+    AssistantError,
+    ConversationNotFound,
+    PolicyRefused,
+    PolicyUnavailable,
+    TurnNotFound,
+)
+from assistant.schema import Event, Excerpt, Reply, Turn
+from assistant.ui import render_chat, render_panel, render_side
+from assistant.ui.base import AssistantLike
+from assistant.ui.layout import Page, Updates, relabel
+from assistant.ui.pace import Runs
+from assistant.ui.state import View
+from assistant.ui.strings import say
+from retrieval.errors import RetrievalError
+from retrieval.schema import IngestProgress, IngestSummary
+
+USER = "local"
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[..., Iterator[Updates]]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """One application: shared by all pages, so it holds nothing that belongs to one of them."""
+
+    assistant: AssistantLike
+    settings: Settings
+    page: Page
+    folders: bool
+    asking: Runs[Event] = field(default_factory=Runs)
+    reading: Runs[IngestProgress | IngestSummary] = field(default_factory=Runs)
+
+    def turns(self, view: View) -> list[Turn]:
+        """The conversation on the page, as the database has it now."""
+        if not view.conversation_id:
+            return []
+        return self.assistant.turns(view.conversation_id, user_id=USER)
+
+    def draw(self, view: View, *, looking: str = "") -> Updates:
+        """The conversation and the sources of its selected answer, afresh."""
+        turns = self.turns(view)
+        view = view.showing(turns)
+        reply = next((turn.reply for turn in turns if turn.id == view.selected), None)
+        return {
+            self.page.view: view,
+            self.page.history: render_chat.transcript(
+                turns, view, documents=self._documents(), looking=looking
+            ),
+            self.page.panel: render_panel.panel(reply, self._excerpts(reply), view.language),
+        }
+
+    def draw_side(self, view: View, note: str = "") -> Updates:
+        """The list of chats, what is indexed, and the line at the top."""
+        chats = self.assistant.conversations(USER)
+        status = self.assistant.index_status()
+        return {
+            self.page.sessions: render_side.sessions(chats, view.conversation_id, view.language),
+            self.page.library: render_side.library(status, view.language, note),
+            self.page.status: render_side.summary_line(status, view.language),
+        }
+
+    def draw_all(self, view: View) -> Updates:
+        """The whole page."""
+        return {
+            **relabel(self.page, view.language),
+            **self.draw(view),
+            **self.draw_side(view),
+            self.page.live: "",
+        }
+
+    def start_page(self, view: View, *, consent: bool) -> Updates:
+        """The page as it opens; a conversation that is gone leaves an empty one."""
+        try:
+            updates = self.draw_all(view)
+        except ConversationNotFound:
+            updates = self.draw_all(replace(view, conversation_id="", selected=""))
+        updates[self.page.consent] |= {"value": consent}
+        return updates
+
+    def _documents(self) -> int:
+        return self.assistant.index_status().documents
+
+    def _excerpts(self, reply: Reply | None) -> dict[int, Excerpt | None]:
+        found: dict[int, Excerpt | None] = {}
+        for citation in reply.citations if reply else ():
+            try:
+                found[citation.number] = self.assistant.excerpt(citation)
+            except (AssistantError, RetrievalError):
+                found[citation.number] = None
+        return found
+
+
+def guarded(work: Handler, show: Callable[..., Updates]) -> Handler:
+    """The service boundary: whatever goes wrong in `work` is logged under a request id.
+
+    `show(words, request_id, *arguments)` says it to the user: no path, no SQL, no trace.
+    """
+
+    @functools.wraps(work)
+    def run(*arguments: Any) -> Iterator[Updates]:
+        try:
+            yield from work(*arguments)
+        except Exception as error:
+            request_id = secrets.token_hex(4)
+            # the message may hold the user's words, so only the kind and the place are logged
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("ui request=%s error=%s\n%s", request_id, type(error).__name__, where)
+            yield show(words_for(error), request_id, *arguments)
+
+    return run
+
+
+def words_for(error: BaseException) -> str:
+    """The string key that tells a user about `error`."""
+    if isinstance(error, PolicyUnavailable):
+        return "error_unavailable"
+    if isinstance(error, PolicyRefused):
+        return "error_refused"
+    if isinstance(error, ConversationNotFound | TurnNotFound):
+        return "error_gone"
+    return "error"
+
+
+def session(request: gr.Request) -> str:
+    """The key of one open page."""
+    return str(request.session_hash or "")
+
+
+def toast(view: View, key: str, request_id: str = "") -> None:
+    """A passing message over the page."""
+    words = say(view.language, key)
+    if request_id:
+        words += " " + say(view.language, "request_id", id=request_id)
+    gr.Warning(words, duration=8, title="plumbline")

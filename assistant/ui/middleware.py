@@ -1,0 +1,154 @@
+"""The outermost layer: who may talk to the chat, and what its pages may do.
+
+A page of ours loads nothing from elsewhere and runs no script but ours: scripts come from this
+server, and the inline ones of the index page carry a nonce that changes with every response. So
+even markup that slipped past the sanitiser could neither run nor reach the network.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+_POLICY = (
+    "default-src 'self'; script-src 'self'{nonce}; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; "
+    "connect-src 'self'; worker-src 'self' blob:; frame-ancestors 'none'; form-action 'self'; "
+    "base-uri 'self'; object-src 'none'"
+)
+_FIXED = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (
+        b"permissions-policy",
+        b"accelerometer=(), camera=(), display-capture=(), geolocation=(), gyroscope=(), "
+        b"magnetometer=(), microphone=(), midi=(), payment=(), usb=()",
+    ),
+)
+_OURS = {name for name, _ in _FIXED} | {b"content-security-policy", b"server"}
+_SCRIPT = re.compile(rb"<script(?=[\s>])")
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Shield:
+    """ASGI middleware: Host and Origin checks, security headers, a nonce on inline scripts."""
+
+    def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
+        self.app = app
+        self.loopback = loopback
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or pass on with the headers added to whatever comes back."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        refused = self._refuse(scope)
+        if refused:
+            await _answer(_Guarded(send, scope), *refused)
+            return
+        if scope["path"] == "/":
+            # the index is rewritten below, so it must not arrive compressed
+            scope = dict(scope, headers=_without(scope["headers"], (b"accept-encoding",)))
+        await self.app(scope, receive, _Guarded(send, scope))
+
+    def _refuse(self, scope: Scope) -> tuple[int, bytes] | None:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "")
+        if self.loopback and not is_loopback(_hostname(host)):
+            return 421, b"This address is not served here. Use http://127.0.0.1 or localhost."
+        if scope["method"] in SAFE_METHODS:
+            return None
+        origin = headers.get(b"origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return 403, b"This request comes from another site."
+        if headers.get(b"sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+            return 403, b"This request comes from another site."
+        return None
+
+
+class _Guarded:
+    """A `send` that adds the headers, and buffers HTML to give its scripts a nonce."""
+
+    def __init__(self, send: Send, scope: Scope) -> None:
+        self.send = send
+        self.index = scope["path"] == "/" and scope["method"] == "GET"
+        self.start: Message | None = None
+        self.body: list[bytes] = []
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = dict(message, headers=_without(message.get("headers", ()), _OURS))
+            if self.index and _is_html(message["headers"]):
+                self.start = message
+                return
+            await self.send(_with_policy(message, ""))
+        elif self.start is not None and message["type"] == "http.response.body":
+            self.body.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                await self._send_index(self.start)
+        else:
+            await self.send(message)
+
+    async def _send_index(self, start: Message) -> None:
+        nonce = secrets.token_urlsafe(16)
+        page = _SCRIPT.sub(b'<script nonce="%s"' % nonce.encode(), b"".join(self.body))
+        headers = _without(start["headers"], (b"content-length",))
+        headers.append((b"content-length", str(len(page)).encode()))
+        headers.append((b"cache-control", b"no-store"))
+        await self.send(_with_policy(dict(start, headers=headers), nonce))
+        await self.send({"type": "http.response.body", "body": page})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` (no port) names this computer: localhost or a loopback address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hostname(netloc: str) -> str:
+    try:
+        return urlsplit(f"//{netloc}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _with_policy(message: Message, nonce: str) -> Message:
+    policy = _POLICY.format(nonce=f" 'nonce-{nonce}'" if nonce else "").encode()
+    headers: Headers = [*message["headers"], *_FIXED, (b"content-security-policy", policy)]
+    return dict(message, headers=headers)
+
+
+def _without(headers: Iterable[tuple[bytes, bytes]], names: Iterable[bytes]) -> Headers:
+    unwanted = set(names)
+    return [(name, value) for name, value in headers if name.lower() not in unwanted]
+
+
+def _is_html(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    return any(n.lower() == b"content-type" and v.startswith(b"text/html") for n, v in headers)
+
+
+async def _answer(send: Send, status: int, text: bytes) -> None:
+    headers: Headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(text)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": text})

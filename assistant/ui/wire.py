@@ -1,0 +1,117 @@
+"""Which event calls which handler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from assistant.config import Settings
+from assistant.ui import layout
+from assistant.ui.actions import Actions
+from assistant.ui.base import AssistantLike
+from assistant.ui.desk import Desk, guarded, toast
+from assistant.ui.layout import Page, Updates
+from assistant.ui.library import Library
+from assistant.ui.middleware import is_loopback
+from assistant.ui.state import View
+from assistant.ui.strings import LANGUAGES, pick
+from assistant.ui.turns import Turns
+
+LANGUAGE_COOKIE = "plumbline_language"
+CONSENT_COOKIE = "plumbline_consent"
+
+#: No endpoint of the page is an API: the programs' way in is the HTTP server.
+_OPTIONS: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+def build_blocks(assistant: AssistantLike, settings: Settings) -> gr.Blocks:
+    """The page with its events, ready to be mounted."""
+    folders = is_loopback(settings.serve.host)
+    blocks = gr.Blocks(
+        analytics_enabled=False, title="plumbline", fill_width=True, delete_cache=(3600, 86_400)
+    )
+    with blocks:
+        language = pick(settings.serve.language, "", "")
+        page = layout.build(language, folders=folders)
+        desk = Desk(assistant, settings, page, folders)
+        turns, library = Turns(desk), Library(desk)
+        actions = Actions(desk, turns, library)
+        _wire_page(blocks, desk, actions)
+        _wire_chat(page, turns, actions)
+        _wire_library(page, library)
+    blocks.queue(max_size=64, default_concurrency_limit=4, api_open=False)
+    return blocks
+
+
+def _wire_page(blocks: gr.Blocks, desk: Desk, actions: Actions) -> None:
+    page = desk.page
+
+    def load(view: View, request: gr.Request) -> Iterator[Updates]:
+        cookies = request.cookies
+        language = pick(
+            desk.settings.serve.language,
+            cookies.get(LANGUAGE_COOKIE, ""),
+            request.headers.get("accept-language", ""),
+        )
+        conversation = request.query_params.get("c", "")[:200]
+        view = replace(view, language=language, conversation_id=conversation)
+        yield desk.start_page(view, consent=cookies.get(CONSENT_COOKIE) == "1")
+
+    def switch(language: str, view: View) -> Iterator[Updates]:
+        if language in LANGUAGES:
+            yield desk.draw_all(replace(view, language=pick("", language, "")))
+
+    blocks.load(
+        guarded(load, _toast_first),
+        [page.view],
+        page.outputs(),
+        **_OPTIONS,
+    )
+    page.language.input(
+        guarded(switch, _toast_second), [page.language, page.view], page.outputs(), **_OPTIONS
+    )
+    page.new_chat.click(
+        guarded(actions.new_chat, _toast_first), [page.view], page.outputs(), **_OPTIONS
+    )
+
+
+def _wire_chat(page: Page, turns: Turns, actions: Actions) -> None:
+    page.composer.submit(
+        guarded(turns.ask, turns.failed),
+        [page.composer, page.view, page.consent],
+        page.outputs(),
+        **_OPTIONS,
+    )
+    page.composer.stop(turns.stop, None, None, queue=False, **_OPTIONS)
+    page.bus.submit(
+        guarded(actions.run, actions.failed),
+        [page.bus, page.view, page.consent],
+        page.outputs(),
+        trigger_mode="multiple",
+        **_OPTIONS,
+    )
+
+
+def _wire_library(page: Page, library: Library) -> None:
+    page.files.upload(
+        guarded(library.upload, library.failed),
+        [page.files, page.view],
+        page.outputs(),
+        **_OPTIONS,
+    )
+    add: Callable[..., Iterator[Updates]] = guarded(library.add_folder, library.failed)
+    for trigger in (page.add.click, page.folder.submit):
+        trigger(add, [page.folder, page.view], page.outputs(), **_OPTIONS)
+
+
+def _toast_first(words: str, request_id: str, view: View, *_: Any) -> Updates:
+    toast(view, words, request_id)
+    return {}
+
+
+def _toast_second(words: str, request_id: str, _given: object, view: View, *_: Any) -> Updates:
+    toast(view, words, request_id)
+    return {}
