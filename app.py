@@ -32,7 +32,7 @@ from assistant.memory import Memory
 from assistant.schema import Feedback
 from retrieval import menu
 from retrieval.errors import RetrievalError
-from retrieval.schema import IngestProgress, IngestSummary
+from retrieval.schema import FileReport, IngestProgress, IngestSummary
 from rlhf import exports
 from rlhf.errors import RlhfError
 from rlhf.preferences import PreferenceStore
@@ -152,12 +152,7 @@ def ingest(options: argparse.Namespace, settings: Settings) -> int:
     finally:
         assistant.close()
         preferences.close()
-    for report in summary.failures:
-        err.print(
-            f"[red]{escape(report.source)}[/]: {escape(report.detail)} "
-            f"({report.reason}). {escape(report.remedy)}",
-            soft_wrap=True,
-        )
+    _print_failures(summary.failures)
     if summary.ignored:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in summary.ignored)
         err.print(f"[dim]Other files in these folders, not read: {escape(kinds)}[/]")
@@ -246,6 +241,7 @@ def train(options: argparse.Namespace, settings: Settings) -> int:
 
 def _open(settings: Settings) -> tuple[Assistant, PreferenceStore]:
     preferences = PreferenceStore(settings.home / "preferences.db")
+    preferences.purge()
 
     def on_feedback(feedback: Feedback) -> None:
         preferences.add_feedback(feedback)
@@ -281,11 +277,27 @@ def _show(events: Iterator[IngestProgress | IngestSummary]) -> IngestSummary:
                 summary = event
                 continue
             rate = event.embedded / event.seconds if event.seconds else 0.0
+            if event.done == 1 and progress.tasks[task].completed > 1:
+                task = progress.add_task("files", total=event.total, rate="")
             progress.update(
                 task, total=event.total, completed=event.done, rate=f"{rate:.0f} chunks/s"
             )
     assert summary is not None
     return summary
+
+
+def _print_failures(failures: Sequence[FileReport]) -> None:
+    """By reason, so that twenty empty pages do not hide the one broken file."""
+    reasons: dict[tuple[str, str, str], list[str]] = {}
+    for report in failures:
+        reasons.setdefault((report.reason, report.detail, report.remedy), []).append(report.source)
+    for (reason, detail, remedy), sources in sorted(reasons.items(), key=lambda kv: len(kv[1])):
+        err.print(
+            f"[red]{len(sources)} not read[/] ({reason}): {escape(detail)}. {escape(remedy)}",
+            soft_wrap=True,
+        )
+        for source in sources:
+            err.print(f"  {escape(source)}", soft_wrap=True, highlight=False)
 
 
 def _print_sources(reply: Reply) -> None:

@@ -8,19 +8,29 @@ given by `--config FILE`. An unknown key is an error that names the nearest know
 from __future__ import annotations
 
 import difflib
+import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from assistant.errors import ConfigError
 from retrieval.config import RetrievalSettings
 from safety.config import SafetySettings
 
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
+PREFIX = "PLUMBLINE_"
 
 
 class PolicySettings(BaseModel):
@@ -76,7 +86,7 @@ class Settings(BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PLUMBLINE_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
     )
 
     home: Path = Field(Path(".plumbline"), description="folder of databases and logs")
@@ -96,8 +106,14 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment over file values; the command line is merged over both in `load`."""
-        return env_settings, init_settings
+        """Only what `load` has merged: the environment must not win over the command line."""
+        return (init_settings,)
+
+    @field_validator("home")
+    @classmethod
+    def _at_home(cls, path: Path) -> Path:
+        """`~` is the user's home, also where no shell has replaced it."""
+        return path.expanduser()
 
 
 def load(
@@ -118,6 +134,7 @@ def load(
     values = _read(_preset_path(preset))
     if file is not None:
         _merge(values, _read(file))
+    _merge(values, _environment())
     try:
         settings = Settings(**values)
         if overrides:
@@ -138,9 +155,23 @@ def _preset_path(name: str) -> Path:
     return path
 
 
+def _environment() -> dict[str, Any]:
+    """Values of the PLUMBLINE_ variables, nested like the settings."""
+    for name in os.environ:
+        if name.upper().startswith(PREFIX):
+            key = name[len(PREFIX) :].lower().split("__")[0]
+            if key not in Settings.model_fields:
+                known = Settings.model_fields
+                raise ConfigError(f"no setting {key!r} (variable {name}){_nearest(key, known)}")
+    try:
+        return EnvSettingsSource(Settings)()
+    except SettingsError as error:
+        raise ConfigError(f"cannot read the {PREFIX} variables: {error}; write JSON") from error
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read settings from {path}: {error}") from error
 
@@ -162,7 +193,8 @@ def _set(values: dict[str, Any], dotted: str, value: str) -> None:
         values = below
     if last not in values:
         raise ConfigError(f"no setting {dotted!r}{_nearest(last, values)}")
-    values[last] = value
+    listed = isinstance(values[last], tuple)  # written a,b or ["a", "b"]
+    values[last] = re.findall(r"[^\s,\[\]\"']+", value) if listed else value
 
 
 def _nearest(name: str, known: Mapping[str, Any]) -> str:
@@ -177,11 +209,16 @@ def _explain(error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             lines.append(f"no setting {where!r}{_nearest(where.split('.')[-1], _fields(item))}")
         else:
-            lines.append(f"setting {where!r}: {item['msg']} (got {item['input']!r})")
+            lines.append(f"setting {where!r}: {item['msg']}{_got(item)}")
     return "; ".join(lines)
 
 
-def _fields(item: Any) -> Mapping[str, Any]:
+def _got(item: Any) -> str:
+    field = _fields(item).get(str(item["loc"][-1]))
+    return "" if field and field.annotation is SecretStr else f" (got {item['input']!r})"
+
+
+def _fields(item: Any) -> Mapping[str, FieldInfo]:
     model: type[BaseModel] = Settings
     for part in item["loc"][:-1]:
         field = model.model_fields.get(str(part))

@@ -93,11 +93,9 @@ class Memory:
         """Append a turn with its first candidate, in one transaction."""
         with self._engine.begin() as connection:
             self._own(connection, turn.conversation_id, user_id)
-            place = connection.execute(
-                sa.select(sa.func.coalesce(sa.func.max(TURN.c.place), -1) + 1).where(
-                    TURN.c.conversation_id == turn.conversation_id
-                )
-            ).scalar_one()
+            last = sa.select(sa.func.coalesce(sa.func.max(TURN.c.place), -1))
+            here = TURN.c.conversation_id == turn.conversation_id
+            place = last.where(here).scalar_subquery() + 1  # counted inside the insert: no race
             connection.execute(
                 sa.insert(TURN).values(
                     id=turn.id,
@@ -182,6 +180,7 @@ class Memory:
             .outerjoin(TURN, TURN.c.conversation_id == c.id)
             .where(c.user_id == user_id)
             .group_by(c.id)
+            .having(sa.func.count(TURN.c.id) > 0)  # a first turn that was stopped leaves none
             .order_by(c.updated.desc())
         )
         with self._engine.connect() as connection:
@@ -248,11 +247,11 @@ def window(
 ) -> list[Message]:
     """The last turns as messages, oldest first: at most `max_turns`, `budget` tokens in all.
 
-    Turns that were refused stay out: neither the request nor its refusal is context for the next.
+    Turns whose request was stopped stay out: neither it nor its refusal is context for the next.
     """
     kept: list[Message] = []
     for turn in reversed(turns[-max_turns:] if max_turns else ()):
-        if turn.reply.outcome in ("refused", "failed"):
+        if turn.reply.outcome in ("refused", "crisis", "failed"):
             continue
         pair = [Message("user", turn.user_text), Message("assistant", turn.reply.text)]
         budget -= sum(count_tokens(m.text) for m in pair)

@@ -31,7 +31,7 @@ from assistant.schema import (
 from assistant.understand import understand
 from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import Passage
-from retrieval.text import content_words, language, query_terms
+from retrieval.text import content_words, language, query_terms, terms
 from safety import Context, Guard, Verdict
 
 NOTHING_YET = Understanding("question", "", False, "en", "")
@@ -127,10 +127,25 @@ def retrieve(state: State, parts: Parts) -> str:
     if state.understanding.intent == "correction":
         seen = frozenset(c.chunk_id for t in state.history[-2:] for c in t.reply.citations)
     state.passages = parts.knowledge.search(query, parts.settings.policy.passages, exclude=seen)
+    if state.understanding.rewritten and state.understanding.intent == "question":
+        state.passages = _about(state.text, state.passages, parts)
     if not state.passages and parts.knowledge.status().chunks == 0:
         state.outcome = "abstained"
         state.answer = say("empty", state.language)
     return f"“{query}”: {len(state.passages)} passages"
+
+
+def _about(text: str, passages: list[Passage], parts: Parts) -> list[Passage]:
+    """Those passages that hold the rarest word of the follow-up itself, all where none does.
+
+    The words carried over outnumber the new ones; without this the last answer comes back.
+    """
+    own = query_terms(text)
+    if not own or not content_words(text):
+        return passages
+    rarest = max(zip(parts.knowledge.rarity(own), own, strict=True))[1]
+    held = [p for p in passages if rarest in terms(" ".join((*p.chunk.headings, p.chunk.text)))]
+    return held or passages
 
 
 def screen_passages(state: State, parts: Parts) -> str:
@@ -199,9 +214,11 @@ def conclude(state: State, parts: Parts) -> str:
         if state.sampling.variant:
             state.answer = say("no_other", state.language)
         elif corrected:
-            state.answer = say("not_corrected", state.language, query=query)
+            asked = next((t.user_text for t in reversed(state.history) if t.reply.passages), query)
+            state.answer = say("not_corrected", state.language, query=asked)
         else:
-            state.answer = abstain(state.language, query, _absent(query, parts), _near(state))
+            absent = _absent(query, parts)
+            state.answer = abstain(state.language, state.text.strip(), absent, _near(state))
     if state.outcome in ("refused", "crisis", "failed"):
         state.citations = ()
     return f"{state.outcome}, {len(state.citations)} citations"

@@ -20,16 +20,20 @@ from retrieval.config import ChunkSettings
 from retrieval.schema import Block, Heading, Parsed
 from retrieval.text import count_tokens, sentences
 
-CHUNKER_VERSION = "chunk-1"
+CHUNKER_VERSION = "chunk-2"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A chunk before it is stored: offsets into the text and the headings above it."""
+    """A chunk before it is stored: offsets into the text and the headings above it.
+
+    `code` are the stretches of program code in it, relative to `start`.
+    """
 
     start: int
     end: int
     headings: tuple[str, ...]
+    code: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +53,32 @@ def chunk(parsed: Parsed, settings: ChunkSettings) -> list[Piece]:
     for path, blocks in _sections(parsed):
         units = [u for block in blocks for u in _units(parsed.text, block, settings.max_tokens)]
         headings = path[1:] if path and path[0] == parsed.title else path
-        pieces.extend(Piece(a, b, headings) for a, b in _pack(units, settings))
+        code = [block for block in blocks if block.kind == "code"]
+        pieces.extend(Piece(a, b, headings, _code(code, a, b)) for a, b in _pack(units, settings))
     return pieces
+
+
+def _code(blocks: Sequence[Block], start: int, end: int) -> tuple[tuple[int, int], ...]:
+    return tuple(
+        (max(b.start, start) - start, min(b.end, end) - start)
+        for b in blocks
+        if b.start < end and b.end > start
+    )
 
 
 def _sections(parsed: Parsed) -> Iterator[tuple[tuple[str, ...], list[Block]]]:
     marks: list[tuple[int, Heading | None]] = [(0, None)]
     marks += [(h.start, h) for h in parsed.headings]
     path: list[Heading] = []
-    for i, (start, heading) in enumerate(marks):
+    first = 0
+    for i, (_, heading) in enumerate(marks):
         if heading is not None:
             path = [h for h in path if h.level < heading.level] + [heading]
         stop = marks[i + 1][0] if i + 1 < len(marks) else len(parsed.text)
-        inside = [b for b in parsed.blocks if start <= b.start < stop]
+        last = first
+        while last < len(parsed.blocks) and parsed.blocks[last].start < stop:
+            last += 1
+        inside, first = list(parsed.blocks[first:last]), last
         if inside:
             yield tuple(h.text for h in path), inside
 

@@ -53,7 +53,7 @@ class SearchSettings(BaseModel):
     candidates: int = Field(60, ge=1, description="passages taken from each stage")
     dense_weight: float = Field(0.5, ge=0, le=1, description="weight of the dense score, English")
     dense_weight_zh: float = Field(0.0, ge=0, le=1, description="the same for Chinese queries")
-    max_terms: int = Field(48, ge=1, description="query terms searched; the rarest are kept")
+    max_terms: int = Field(48, ge=1, description="query terms searched; the first are kept")
 
 
 class RetrievalSettings(BaseModel):

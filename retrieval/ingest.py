@@ -11,6 +11,8 @@ point loses at most the files in flight; the next run goes on from there.
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,12 +27,12 @@ from retrieval.embed.base import Embedder, Vectors
 from retrieval.errors import ParseError
 from retrieval.parse.worker import ParserPool, supported_suffixes
 from retrieval.schema import FileReport, IngestProgress, IngestSummary, Parsed
-from retrieval.sources.base import Item
+from retrieval.sources.base import Item, belongs
 from retrieval.store import Known, NewVersion, Store
 from retrieval.text import TERMS_VERSION, language
 
 PARSER_VERSION = "parse-1"
-#: Chunks waiting for the encoder at most: enough to fill batches, few enough to lose on a stop.
+#: Chunks waiting to be stored at most: enough to fill batches, few enough to lose on a stop.
 BATCH_CHUNKS = 128
 
 
@@ -99,7 +101,7 @@ class Ingester:
             outcome = self._prepare(root, item, known.get(item.source))
             if isinstance(outcome, _Ready):
                 waiting.append(outcome)
-                if sum(len(r.missing) for r in waiting) < BATCH_CHUNKS:
+                if sum(max(1, len(r.texts)) for r in waiting) < BATCH_CHUNKS:
                     continue
                 reports: Iterable[FileReport] = self._flush(waiting)
             else:
@@ -111,7 +113,9 @@ class Ingester:
             done += 1
             yield self._progress(tally, report, done, len(todo))
         if prune:
-            for report in self._prune(root, {i.source for i in todo}, known):
+            # a file that vanished during the run is gone, not unreadable
+            seen = {i.source for i in todo if os.path.lexists(i.path)}
+            for report in self._prune(root, seen, known, tally.failures):
                 yield self._progress(tally, report, done, len(todo))
         self._store.set_root(root, tally.failures)
         yield _summary(tally, len(todo))
@@ -131,14 +135,17 @@ class Ingester:
 
     def _prepare(self, root: str, item: Item, known: Known | None) -> _Ready | FileReport:
         try:
-            stat = item.path.stat()
-            stamp = f"{stat.st_mtime_ns}:{stat.st_size}"
+            state = item.path.stat()
+            if not stat.S_ISREG(state.st_mode):  # a pipe would never end
+                what = "a folder" if stat.S_ISDIR(state.st_mode) else "not a regular file"
+                return _unreadable(item, f"{what} that cannot be read")
+            stamp = _stamp(state)
             fresh = known is not None and known.made_by == self._made_by
             if known and fresh and known.stamp == stamp:
                 return FileReport(item.source, "unchanged", known.chunks)
             version = _sha256(item.path, self._settings.parse.max_bytes)
             if known and fresh and known.version == version:
-                self._store.touch(known.id, stamp, stat.st_mtime)
+                self._store.touch(known.id, stamp, state.st_mtime)
                 return FileReport(item.source, "unchanged", known.chunks)
             parsed = self._pool.parse(item.path)
         except ParseError as error:
@@ -150,18 +157,20 @@ class Ingester:
                 remedy=error.remedy,
             )
         except OSError as error:
-            return FileReport(
-                item.source,
-                "failed",
-                reason="unreadable",
-                detail=error.strerror or "cannot be opened",
-                remedy="Check the file's permissions.",
-            )
-        title = parsed.title or item.stem
-        return self._cut(root, item, replace(parsed, title=title), version, stamp, known)
+            return _unreadable(item, error.strerror or "cannot be opened")
+        # a parser falls back on the name on disk, which for an upload is a hash
+        untitled = parsed.title in ("", item.path.stem)
+        parsed = replace(parsed, title=item.stem if untitled else parsed.title)
+        return self._cut(root, item, parsed, version, state, known)
 
     def _cut(
-        self, root: str, item: Item, parsed: Parsed, version: str, stamp: str, known: Known | None
+        self,
+        root: str,
+        item: Item,
+        parsed: Parsed,
+        version: str,
+        state: os.stat_result,
+        known: Known | None,
     ) -> _Ready:
         pieces = tuple(chunk(parsed, self._settings.chunk))
         texts = tuple(
@@ -185,8 +194,8 @@ class Ingester:
             lang=language(parsed.text),
             version=version,
             made_by=self._made_by,
-            modified=item.path.stat().st_mtime,
-            stamp=stamp,
+            modified=state.st_mtime,
+            stamp=_stamp(state),
             pieces=pieces,
             digests=digests,
             vectors=vectors,
@@ -196,7 +205,7 @@ class Ingester:
     def _flush(self, waiting: list[_Ready]) -> Iterator[FileReport]:
         """Embed what waits in one go, then commit file by file; empties `waiting`."""
         texts = [r.texts[row] for r in waiting for row in r.missing]
-        found = iter(self._embedder.embed(texts, "passage"))
+        found = iter(self._embedder.embed(texts, "passage") if texts else ())
         for ready in waiting:
             vectors: Vectors = ready.version.vectors
             for row in ready.missing:
@@ -210,21 +219,45 @@ class Ingester:
             )
         waiting.clear()
 
-    def _prune(self, root: str, seen: set[str], known: dict[str, Known]) -> Iterator[FileReport]:
-        gone = [s for s in known if belongs(s, root) and s not in seen]
-        for source in gone:
+    def _prune(
+        self, root: str, seen: set[str], known: dict[str, Known], failures: Sequence[FileReport]
+    ) -> Iterator[FileReport]:
+        """Remove what is gone.
+
+        Kept: what lies in a folder that could not be listed, and what was named as a root of its
+        own below this one (it may be hidden from here).
+        """
+        closed = {failure.source for failure in failures}
+        named = {s.root for s in self._store.roots() if s.root != root and belongs(s.root, root)}
+        for source in known:
+            if not belongs(source, root) or source in seen:
+                continue
+            if any(belongs(source, folder) for folder in closed if folder != source):
+                continue
+            if any(belongs(source, other) for other in named) and os.path.lexists(source):
+                continue
             self._store.remove([source])
             yield FileReport(source, "removed")
-
-
-def belongs(source: str, root: str) -> bool:
-    """Whether `source` is `root` or lies below it (paths, and names like `upload:NAME`)."""
-    return source == root or source.startswith((root.rstrip("/") + "/", root + ":"))
 
 
 def sources_of(store: Store, root: str) -> Sequence[str]:
     """Sources in the store that belong to `root`."""
     return [s for s in store.known() if belongs(s, root)]
+
+
+def _unreadable(item: Item, detail: str) -> FileReport:
+    return FileReport(
+        item.source,
+        "failed",
+        reason="unreadable",
+        detail=detail,
+        remedy="Check the path and its permissions.",
+    )
+
+
+def _stamp(state: os.stat_result) -> str:
+    """Changes with every write, also one that keeps size and time stamp (copied or renamed)."""
+    return f"{state.st_mtime_ns}:{state.st_size}:{state.st_ctime_ns}:{state.st_ino}"
 
 
 def _sha256(path: Path, limit: int) -> str:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from retrieval.parse.worker import ParserPool
 from retrieval.schema import Document, IndexStatus, IngestProgress, IngestSummary, Mode, Passage
 from retrieval.search import Retriever
 from retrieval.sources import files
-from retrieval.sources.base import Item
+from retrieval.sources.base import Item, belongs, storable
 from retrieval.store import Store
 
 UPLOADS = "upload"
@@ -68,11 +69,12 @@ class KnowledgeBase:
         """
         folder = self._home / "uploads"
         folder.mkdir(parents=True, exist_ok=True)
-        items = [
-            Item(f"{UPLOADS}:{Path(name).name}", _keep(folder, name, path), True, Path(name).name)
-            for name, path in uploads
-        ]
         with self._ingesting:
+            named = [(storable(Path(name).name), path) for name, path in uploads]
+            items = [
+                Item(f"{UPLOADS}:{name}", _keep(folder, name, path), True, name)
+                for name, path in named
+            ]
             yield from self._ingester.run(UPLOADS, items, prune=False)
 
     def forget(self, root: str) -> int:
@@ -81,7 +83,9 @@ class KnowledgeBase:
         known = {status.root for status in self._store.roots()}
         name = root if root in known else name
         removed = self._store.remove(sources_of(self._store, name))
-        self._store.drop_root(name)
+        for below in known | {name}:
+            if belongs(below, name):
+                self._store.drop_root(below)
         if name == UPLOADS:
             shutil.rmtree(self._home / "uploads", ignore_errors=True)
         self._retriever.refresh()
@@ -106,6 +110,10 @@ class KnowledgeBase:
         """A stored version, or None once it was replaced or removed."""
         return self._store.document(document_id)
 
+    def headings(self) -> set[str]:
+        """Every heading of every document, for suggestions and for measuring."""
+        return self._store.headings()
+
     def status(self) -> IndexStatus:
         """What is indexed and how fresh it is."""
         return self._retriever.status()
@@ -125,6 +133,7 @@ def open_knowledge(home: Path, settings: RetrievalSettings) -> KnowledgeBase:
 def total(parts: Sequence[IngestSummary]) -> IngestSummary:
     """Add summaries up."""
     whole = IngestSummary(0, 0, 0, 0, 0, 0, 0, 0.0, ())
+    ignored: Counter[str] = Counter()
     for part in parts:
         whole = replace(
             whole,
@@ -137,19 +146,27 @@ def total(parts: Sequence[IngestSummary]) -> IngestSummary:
             embedded=whole.embedded + part.embedded,
             seconds=whole.seconds + part.seconds,
             failures=whole.failures + part.failures,
-            ignored=whole.ignored + part.ignored,
         )
-    return whole
+        ignored.update(dict(part.ignored))
+    return replace(whole, ignored=tuple(sorted(ignored.items())))
 
 
 def _keep(folder: Path, name: str, path: Path) -> Path:
-    """Copy under the hash of the content; the suffix stays because it picks the parser."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    suffix = Path(name).suffix.lower()
-    target = folder / f"{digest[:32]}{suffix if suffix[1:].isalnum() else ''}"
-    if not target.exists():
-        part = target.with_suffix(".part")
-        shutil.copyfile(path, part)
-        os.replace(part, target)
+    """Copy under the hash of the content; the suffix stays because it picks the parser.
+
+    What cannot be copied stays where it is, for ingestion to read or to report by its name.
+    """
+    if not path.is_file():
+        return path
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        suffix = Path(name).suffix.lower()
+        target = folder / f"{digest[:32]}{suffix if suffix[1:].isalnum() else ''}"
+        if not target.exists():
+            part = target.with_suffix(".part")
+            shutil.copyfile(path, part)
+            os.replace(part, target)
+    except OSError:
+        return path
     return target

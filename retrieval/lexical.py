@@ -1,8 +1,9 @@
 """The lexical index: FTS5 in the same database, so a chunk and its terms commit together.
 
 Text is cut into terms by `retrieval.text` (jieba words and bigrams for Chinese, stems for English)
-before FTS5 sees it; FTS5 only splits at white space. Ranking is Okapi BM25 (k1 1.2, b 0.75, as
-FTS5 computes it), headings weighted above the body.
+before FTS5 sees it; FTS5 only splits at white space (its "ascii" tokenizer takes every character
+beyond ASCII as part of a word, and we name the marks our terms may hold). Ranking is Okapi BM25
+(k1 1.2, b 0.75, as FTS5 computes it), headings weighted above the body.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ HEADING_WEIGHT = 1.6
 
 CREATE = (
     "CREATE VIRTUAL TABLE IF NOT EXISTS lexical USING fts5("
-    "head, body, tokenize=\"unicode61 remove_diacritics 0 tokenchars '+#.-'\")",
+    "head, body, tokenize=\"ascii tokenchars '+#.-'''\")",
     "CREATE VIRTUAL TABLE IF NOT EXISTS lexical_terms USING fts5vocab(lexical, row)",
 )
 
@@ -51,7 +52,7 @@ def search(connection: Connection, query: Sequence[str], k: int) -> dict[int, fl
     found = connection.execute(
         text(
             f"SELECT rowid, bm25(lexical, {HEADING_WEIGHT}, 1.0) AS score FROM lexical "
-            "WHERE lexical MATCH :match ORDER BY score LIMIT :k"
+            "WHERE lexical MATCH :match ORDER BY score, rowid LIMIT :k"
         ),
         {"match": match, "k": k},
     )

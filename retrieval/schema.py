@@ -62,7 +62,10 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A searchable stretch of a document: `document.text[start:end] == text`."""
+    """A searchable stretch of a document: `document.text[start:end] == text`.
+
+    `code` holds the stretches [a, b) of `text` that are program code, in order.
+    """
 
     id: int
     document_id: int
@@ -71,6 +74,7 @@ class Chunk:
     end: int
     headings: tuple[str, ...]
     ordinal: int
+    code: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
 
 from retrieval import lexical
@@ -22,6 +23,8 @@ from retrieval.text import language, query_terms
 
 #: Candidates asked for beyond k, because some may have been deleted since the index was read.
 OVERFETCH = 16
+#: Factor on the score of a passage that is not in the question's language.
+OTHER_LANGUAGE = 0.6
 
 
 class Retriever:
@@ -69,13 +72,18 @@ class Retriever:
         dense = self._dense(query, wanted) if mode != "lexical" else {}
         found = self._lexical(query, wanted) if mode != "dense" else {}
         weight = {"dense": 1.0, "lexical": 0.0}.get(mode, self._weight(query))
-        joined = [(key, score) for key, score in fuse(dense, found, weight) if key not in exclude]
+        # a side without weight decides nothing, so it does not bring passages of its own either
+        counted = (dense.keys() if weight > 0 else set()) | (found.keys() if weight < 1 else set())
+        joined = [
+            (key, score)
+            for key, score in fuse(dense, found, weight)
+            if key in counted and key not in exclude
+        ]
         ranked = [
             (key, score, _stages(key, score, rank, dense, found))
-            for rank, (key, score) in enumerate(joined[: k + OVERFETCH], start=1)
-            if score > 0 or not joined[0][1]
+            for rank, (key, score) in enumerate(joined[: max(4 * k, k + OVERFETCH)], start=1)
         ]
-        return self._store.passages(ranked)[:k]
+        return _own_language_first(self._store.passages(ranked), language(query))[:k]
 
     def rarity(self, terms: Sequence[str]) -> list[float]:
         """Inverse document frequency of each term over the whole store."""
@@ -114,6 +122,14 @@ class Retriever:
             return 0.0
         settings = self._settings
         return settings.dense_weight_zh if language(query) == "zh" else settings.dense_weight
+
+
+def _own_language_first(passages: list[Passage], tongue: str) -> list[Passage]:
+    """Reorder with the other language's scores lowered: an answer should be readable as it is."""
+    weighed = [
+        p if p.lang == tongue else replace(p, score=p.score * OTHER_LANGUAGE) for p in passages
+    ]
+    return sorted(weighed, key=lambda p: -p.score)
 
 
 def _stages(

@@ -29,9 +29,10 @@ from retrieval.embed.base import Vectors
 from retrieval.errors import IndexMismatch, StoreBusy, StoreError
 from retrieval.index.base import Ids
 from retrieval.schema import Chunk, Document, FileReport, Found, Passage, RootStatus
+from retrieval.sources.base import belongs
 from retrieval.store_tables import CHANGE, CHUNK, DOCUMENT, EMBEDDING, META, METADATA, ROOT
 
-SCHEMA = "1"
+SCHEMA = "2"
 WAL_SAFE = (3, 51, 3)
 
 
@@ -78,31 +79,47 @@ class Store:
             IndexMismatch: the vectors inside come from another embedder.
             StoreError: not a database, or written by a newer version.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self.dim = dim
         self._lock = FileLock(path.with_suffix(".lock"), timeout=60)
         self._engine = sa.create_engine(
-            f"sqlite:///{path}", connect_args={"timeout": 60, "check_same_thread": False}
+            sa.URL.create("sqlite", database=str(path)),
+            connect_args={"timeout": 60, "check_same_thread": False},
         )
         sa.event.listen(self._engine, "connect", _pragmas)
+        sa.event.listen(self._engine, "begin", _begin)
+        self._writer = self._engine.execution_options(begin="IMMEDIATE")
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._prepare(embedder)
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be opened ({error.strerror}); check the folder and its permissions"
+            ) from error
         except sa.exc.DatabaseError as error:
             raise StoreError(
                 f"{path} is not a usable database ({error.orig}); move it away and ingest again"
             ) from error
 
     def _prepare(self, embedder: str) -> None:
-        wanted = {"schema": SCHEMA, "embedder": embedder}
         with self.write() as connection:
-            METADATA.create_all(connection)
-            for statement in lexical.CREATE:
-                connection.execute(sa.text(statement))
-            found = {row.key: row.value for row in connection.execute(sa.select(META))}
-            for key, value in wanted.items():
-                if key not in found:
-                    connection.execute(sa.insert(META).values(key=key, value=value))
+            tables = sa.inspect(connection).get_table_names()
+            if META.name in tables:
+                rows = connection.execute(sa.select(META))
+                self._check({row.key: row.value for row in rows}, embedder)
+            elif tables:
+                raise StoreError(
+                    f"{self.path} is a database of something else (it has {tables[0]!r}); "
+                    "name another folder as home"
+                )
+            else:
+                METADATA.create_all(connection)
+                for statement in lexical.CREATE:
+                    connection.execute(sa.text(statement))
+                values = [("schema", SCHEMA), ("embedder", embedder)]
+                connection.execute(sa.insert(META), [{"key": k, "value": v} for k, v in values])
+
+    def _check(self, found: dict[str, str], embedder: str) -> None:
         if found.get("schema", SCHEMA) != SCHEMA:
             raise StoreError(
                 f"{self.path} has schema {found['schema']}, this version reads {SCHEMA}; "
@@ -122,7 +139,7 @@ class Store:
             StoreBusy: another process wrote for longer than a minute.
         """
         try:
-            with self._lock, self._engine.begin() as connection:
+            with self._lock, self._writer.begin() as connection:
                 yield connection
         except Timeout as error:
             raise StoreBusy(f"another process is writing to {self.path}; try again") from error
@@ -192,6 +209,7 @@ class Store:
                     end=piece.end,
                     headings=list(piece.headings),
                     ordinal=ordinal,
+                    code=[list(span) for span in piece.code],
                     digest=digest,
                 )
             ).inserted_primary_key
@@ -248,21 +266,30 @@ class Store:
     def roots(self) -> tuple[RootStatus, ...]:
         """Every ingested root, with counts and the age of its newest document."""
         d, found = DOCUMENT.c, []
+        each = sa.select(d.source, d.indexed, sa.func.count(CHUNK.c.id).label("n"))
+        each = each.outerjoin(CHUNK, CHUNK.c.document_id == d.id).group_by(d.id)
         with self.read() as connection:
-            for row in connection.execute(sa.select(ROOT).order_by(ROOT.c.root)):
-                mine = sa.select(
-                    sa.func.count(sa.distinct(d.id)),
-                    sa.func.count(CHUNK.c.id),
-                    sa.func.max(d.indexed),
-                ).outerjoin(CHUNK, CHUNK.c.document_id == d.id)
-                counts = connection.execute(mine.where(d.root == row.root)).one()
-                failures = tuple(FileReport(**f) for f in row.failures)
-                found.append(
-                    RootStatus(
-                        row.root, counts[0], counts[1], row.synced, counts[2] or 0.0, failures
-                    )
+            documents = connection.execute(each).all()
+            roots = connection.execute(sa.select(ROOT).order_by(ROOT.c.root)).all()
+        for row in roots:
+            mine = [document for document in documents if belongs(document.source, row.root)]
+            found.append(
+                RootStatus(
+                    row.root,
+                    len(mine),
+                    sum(document.n for document in mine),
+                    row.synced,
+                    max((document.indexed for document in mine), default=0.0),
+                    tuple(FileReport(**f) for f in row.failures),
                 )
+            )
         return tuple(found)
+
+    def headings(self) -> set[str]:
+        """The innermost heading of every chunk that has one."""
+        with self.read() as connection:
+            rows = connection.execute(sa.select(CHUNK.c.headings).distinct())
+            return {row.headings[-1] for row in rows if row.headings}
 
     def counts(self) -> tuple[int, int]:
         """(documents, chunks)."""
@@ -320,6 +347,7 @@ class Store:
                 row.end,
                 tuple(row.headings),
                 row.ordinal,
+                tuple((a, b) for a, b in row.code),
             )
             where = (row.source, row.title, row.lang, row.version, row.modified, row.indexed)
             found.append(Passage(chunk, *where, score, stages))
@@ -339,6 +367,7 @@ class Store:
 
 
 def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # `_begin` begins; the driver would leave reads without
     journal = "WAL" if sqlite3.sqlite_version_info >= WAL_SAFE else "TRUNCATE"
     for pragma in (
         f"journal_mode={journal}",
@@ -347,6 +376,11 @@ def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
         "trusted_schema=OFF",
     ):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: sa.Connection) -> None:
+    mode = connection.get_execution_options().get("begin", "DEFERRED")
+    connection.exec_driver_sql(f"BEGIN {mode}")
 
 
 def _vector(blob: bytes) -> Vectors:

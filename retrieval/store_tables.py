@@ -41,6 +41,7 @@ CHUNK = sa.Table(
     sa.Column("end", sa.Integer, nullable=False),
     sa.Column("headings", sa.JSON, nullable=False),
     sa.Column("ordinal", sa.Integer, nullable=False),
+    sa.Column("code", sa.JSON, nullable=False),
     sa.Column("digest", sa.String, nullable=False),
     sqlite_autoincrement=True,
 )

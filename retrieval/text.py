@@ -12,12 +12,10 @@ import functools
 import re
 import unicodedata
 from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
 
-import opencc
-import rjieba
-import snowballstemmer
-
-TERMS_VERSION = "terms-1"
+TERMS_VERSION = "terms-2"
 
 _HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _HAN_RUN = re.compile(f"[{_HAN}]+")
@@ -28,6 +26,13 @@ _TOKEN = re.compile(rf"[{_HAN}]|[^\W_{_HAN}]+|[^\w\s]|_", re.UNICODE)
 _END_ZH = "。！？；…"
 _END_EN = ".!?"
 _CLOSERS = "\"'”’）)]】》」』"
+_OPENERS = " \"'“‘（([【《「『"
+_BULLETS = " \t-*+•·>（("
+_LIST_NUMBER = re.compile(r"\d{1,3}(?:\.\d{1,3})*")
+#: Characters before a full stop that are looked at: a pasted line of megabytes stays cheap.
+_BEFORE = 24
+#: Words that are abbreviations only before a number.
+_NUMBERING = frozenset({"no", "fig"})
 _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof sr jr st vs etc eg ie e.g i.e cf al fig no vol pp ed eds inc "
     "ltd co corp jan feb mar apr jun jul aug sep sept oct nov dec u.s u.k u.n d.c "
@@ -120,7 +125,7 @@ def content_words(text: str) -> list[str]:
     for match in _WORD.finditer(text):
         word = match.group()
         if _HAN_RUN.match(word):
-            found.extend(w for w in rjieba.cut(word) if simplified(w) not in STOP_ZH)
+            found.extend(_han_words(word))
         elif word.lower() not in STOP_EN:
             found.append(word)
     return list(dict.fromkeys(found))
@@ -167,7 +172,7 @@ def _ends(text: str) -> Iterator[int]:
             i += 1
         while i < size and text[i] in _CLOSERS:
             i += 1
-        if char in _END_ZH or _ends_english(text, first, i):
+        if any(c in _END_ZH for c in text[first:i]) or _ends_english(text, first, i):
             yield i
     yield size
 
@@ -177,21 +182,21 @@ def _ends_english(text: str, mark: int, after: int) -> bool:
         return _HAN_RUN.match(text[after]) is not None and text[mark] in "!?"
     if text[mark] != ".":
         return True
-    word = re.search(r"[^\s(\[\"'“‘]*$", text[max(0, mark - 24) : mark])
+    first = max(0, mark - _BEFORE)
+    word = re.search(r"[^\s(\[\"'“‘（]*$", text[first:mark])
     before = word.group().lower() if word else ""
-    if (
-        before in _ABBREVIATIONS
-        or re.fullmatch(r"[a-z]", before)
-        or re.fullmatch(r"\d{1,3}", before)
-    ):
-        line = text.rfind("\n", 0, mark) + 1
-        numbered = before.isdigit() and text[line:mark].strip() != before
-        return numbered and _starts_sentence(text, after)
-    return True
+    if _LIST_NUMBER.fullmatch(before):
+        line = text.rfind("\n", first, mark) + 1 or first
+        head = text[line : mark - len(before)].rstrip(_BULLETS)
+        opens = not head or head[-1] in _END_ZH + _END_EN + ":："
+        return not opens and _starts_sentence(text, after)
+    if before in _NUMBERING:
+        return not text[after : after + 2].strip()[:1].isdigit()
+    return before not in _ABBREVIATIONS and not re.fullmatch(r"[a-z]", before)
 
 
 def _starts_sentence(text: str, after: int) -> bool:
-    rest = text[after : after + 3].lstrip()
+    rest = text[after : after + 4].lstrip(_OPENERS)
     return bool(rest) and (rest[0].isupper() or _HAN_RUN.match(rest[0]) is not None)
 
 
@@ -206,8 +211,20 @@ def _latin_terms(word: str) -> list[str]:
     return [word, *(_stem(p) for p in parts)]
 
 
+def _han_words(run: str) -> list[str]:
+    """Words of a run of Han characters as written; the dictionary knows simplified ones only."""
+    folded, start, words = simplified(run), 0, []
+    if len(folded) != len(run):
+        folded = run
+    for word in _cut(folded):
+        if word not in STOP_ZH:
+            words.append(run[start : start + len(word)])
+        start += len(word)
+    return words
+
+
 def _han_terms(run: str) -> list[str]:
-    words = [w for w in rjieba.cut(run) if w]
+    words = [w for w in _cut(run) if w]
     bigrams = [run[i : i + 2] for i in range(len(run) - 1)]
     known = set(bigrams)
     return [w for w in words if w not in known] + bigrams
@@ -216,7 +233,7 @@ def _han_terms(run: str) -> list[str]:
 def _topic_runs(run: str) -> list[str]:
     """Cut a run of Han characters at its stop words, so that no bigram reaches across one."""
     runs = [""]
-    for word in rjieba.cut(run):
+    for word in _cut(run):
         if word in STOP_ZH:
             runs.append("")
         else:
@@ -226,14 +243,35 @@ def _topic_runs(run: str) -> list[str]:
 
 @functools.lru_cache(maxsize=65_536)
 def _stem(word: str) -> str:
-    return str(_stemmer().stemWord(word)) if word.isascii() else word
+    """Stop words stay as they are, so that `is_stop` knows them."""
+    if word in STOP_EN or not word.isascii():
+        return word
+    return str(_stemmer().stemWord(word))
+
+
+# The dictionaries are loaded at first use: `import assistant` does without them.
+
+
+def _cut(run: str) -> list[str]:
+    return list(_segmenter().cut(run))
 
 
 @functools.cache
-def _stemmer() -> snowballstemmer.stemmer:
+def _segmenter() -> ModuleType:
+    import rjieba
+
+    return rjieba
+
+
+@functools.cache
+def _stemmer() -> Any:
+    import snowballstemmer
+
     return snowballstemmer.stemmer("english")
 
 
 @functools.cache
-def _converter() -> opencc.OpenCC:
+def _converter() -> Any:
+    import opencc
+
     return opencc.OpenCC("t2s")

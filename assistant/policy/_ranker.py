@@ -48,6 +48,10 @@ ANSWERABLE = (
     "terms",
 )
 
+#: A sentence ending so announces what follows it: a list or a command.
+OPEN_ENDS = (":", "：")
+_ORDINAL = re.compile(r"\(?\d{1,2}[.)、）]\s*(?=\D)")
+
 #: Sentences compared by vector at most; the rest are far behind by their words already.
 SHORTLIST = 24
 
@@ -147,19 +151,42 @@ _KINDS: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = (
         re.compile("如何|怎么|怎样|怎麼|方法|步骤"),
         re.compile("可以|使用|通过|运行|执行|点击|选择|设置|添加|输入|调用|用"),
     ),
+    (
+        re.compile(
+            r"^\W*what(['’]s| is| are| does) (the |an? )?[^?]{1,40}( for| used for| mean| do)?\W*$|"
+            r"什么是|是什么|做什么|干什么|是啥|什么意思|指什么|的定义",
+            re.I,
+        ),
+        re.compile(
+            r"\b(is|are) (an?|the|used|designed|intended)\b|\b(means|refers to|allows|lets)\b|"
+            r"是一|是指|指的是|用于|用来|意味着|允许|可以让|让我们",
+            re.I,
+        ),
+    ),
 )
 
 
 def candidates(passages: Sequence[Passage]) -> list[Candidate]:
-    """Every sentence of the passages; one that stands in several passages counts once."""
+    """Every sentence of the passages that can stand as an answer.
+
+    One that stands in several passages counts once. Program code is no sentence, nor is one that
+    announces what this passage does not hold; a list's number is not quoted with its item.
+    """
     found, seen = [], set()
     for number, passage in enumerate(passages):
-        body = passage.chunk.text
+        body, code = passage.chunk.text, passage.chunk.code
         for start, end in sentences(body):
+            if any(a <= start < b for a, b in code):
+                continue
+            ordinal = _ORDINAL.match(body, start, end)
+            start = ordinal.end() if ordinal else start
             sentence = body[start:end]
-            if len(sentence) > 1 and sentence not in seen:
-                seen.add(sentence)
-                found.append(Candidate(number, start, end, sentence))
+            if len(sentence) < 2 or sentence in seen:
+                continue
+            if sentence.endswith(OPEN_ENDS) and not body[end:].strip():
+                continue
+            seen.add(sentence)
+            found.append(Candidate(number, start, end, sentence))
     return found
 
 

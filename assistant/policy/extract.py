@@ -21,6 +21,7 @@ from assistant.errors import ModelNotFound
 from assistant.policy._ranker import (
     ANSWERABLE,
     FEATURES,
+    OPEN_ENDS,
     Candidate,
     Matrix,
     answerable,
@@ -28,18 +29,21 @@ from assistant.policy._ranker import (
 )
 from assistant.policy.base import Resources
 from assistant.schema import Delta, PolicyCard, Prompt, Sampling
+from retrieval.schema import Chunk
 from retrieval.text import count_tokens, language
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "extract" / "weights.json"
 
 #: Sentences are added until their probabilities sum to this, three at the most.
-ENOUGH = 0.8
+ENOUGH = 0.75
 MOST = 3
 #: A second or third sentence must be at least this probable, relative to the best.
-WORTHY = 0.2
-#: A sentence ending so is continued by the lines after it: a list or a command follows.
-OPEN_ENDS = (":", "：")
-CONTINUED_LINES = 6
+WORTHY = 0.3
+#: What a sentence announces is quoted with it: so many lines of a list or of code at the most;
+#: code that follows any sentence, when it is this short.
+LIST_LINES = 6
+CODE_LINES = 14
+SHORT_CODE_LINES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +131,7 @@ def quotes(prompt: Prompt, chosen: Sequence[Candidate]) -> list[tuple[int, int, 
     """(passage number, start, end) of each quote; neighbours in one passage become one quote."""
     spans: list[tuple[int, int, int]] = []
     for candidate in chosen:
-        body = prompt.passages[candidate.passage].chunk.text
-        end = _continued(body, candidate.end)
+        end = _continued(prompt.passages[candidate.passage].chunk, candidate.end)
         spans.append((candidate.passage + 1, candidate.start, end))
     merged: list[tuple[int, int, int]] = []
     for number, start, end in spans:
@@ -143,18 +146,28 @@ def quotes(prompt: Prompt, chosen: Sequence[Candidate]) -> list[tuple[int, int, 
     return merged
 
 
-def _continued(body: str, end: int) -> int:
-    """Where a sentence that announces something ends: after the lines it announces."""
-    if not body[:end].endswith(OPEN_ENDS):
-        return end
-    lines = 0
-    while lines < CONTINUED_LINES and end < len(body):
-        stop = body.find("\n", end + 1)
-        stop = len(body) if stop < 0 else stop
-        if lines and not body[end:stop].strip():
-            break
-        lines += bool(body[end:stop].strip())
-        end = stop
+def _continued(chunk: Chunk, end: int) -> int:
+    """Where a quote ends: after the code or the list that its sentence announces."""
+    body = chunk.text
+    announces = body[:end].endswith(OPEN_ENDS)
+    for start, stop in chunk.code:
+        if start >= end and not body[end:start].strip():
+            most = CODE_LINES if announces else SHORT_CODE_LINES
+            whole = body[start:stop].strip().count("\n") < most
+            if not whole and not announces:
+                return end
+            return stop if whole else _lines(body, start, stop, most)
+    return _lines(body, end, len(body), LIST_LINES) if announces else end
+
+
+def _lines(body: str, start: int, stop: int, most: int) -> int:
+    """The end of the first `most` lines of body[start:stop] that hold anything."""
+    lines, end = 0, start
+    while lines < most and end < stop:
+        following = body.find("\n", end + 1, stop)
+        following = stop if following < 0 else following
+        lines += bool(body[end:following].strip())
+        end = following
     return len(body[:end].rstrip())
 
 

@@ -7,7 +7,6 @@ an unknown action, a wrong type, or the id of an answer that is not on the page 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +14,7 @@ import gradio as gr
 
 from assistant.schema import Feedback, FeedbackKind, Turn
 from assistant.ui.desk import USER, Desk, toast
-from assistant.ui.layout import Updates
+from assistant.ui.layout import Play, Updates
 from assistant.ui.library import Library
 from assistant.ui.render_chat import ASK_WHY, REASONS
 from assistant.ui.state import View
@@ -64,9 +63,7 @@ class Actions:
         self.turns = turns
         self.library = library
 
-    def run(
-        self, message: str, view: View, consent: bool, request: gr.Request
-    ) -> Iterator[Updates]:
+    def run(self, message: str, view: View, consent: bool, request: gr.Request) -> Play:
         """Do what the page asks for."""
         call = read(message)
         if call is None:
@@ -88,7 +85,7 @@ class Actions:
         toast(view, words if words != "error" else "error_action", request_id)
         return {}
 
-    def new_chat(self, view: View) -> Iterator[Updates]:
+    def new_chat(self, view: View) -> Play:
         """An empty page."""
         view = View(language=view.language)
         yield {
@@ -98,7 +95,7 @@ class Actions:
             **self.turns.ready(view),
         }
 
-    def _on_conversation(self, call: Call, view: View) -> Iterator[Updates]:
+    def _on_conversation(self, call: Call, view: View) -> Play:
         desk, given = self.desk, call.conversation
         if not given:
             yield {}
@@ -117,9 +114,7 @@ class Actions:
             desk.assistant.rename(given, title, user_id=USER)
         yield desk.draw_side(view)
 
-    def _on_turn(
-        self, call: Call, view: View, consent: bool, request: gr.Request
-    ) -> Iterator[Updates]:
+    def _on_turn(self, call: Call, view: View, consent: bool, request: gr.Request) -> Play:
         desk = self.desk
         if call.turn not in view.turn_ids:
             yield {}

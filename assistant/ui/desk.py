@@ -6,7 +6,8 @@ import functools
 import logging
 import secrets
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,21 +21,20 @@ from assistant.errors import (
     PolicyUnavailable,
     TurnNotFound,
 )
-from assistant.schema import Event, Excerpt, Reply, Turn
+from assistant.schema import Excerpt, Reply, Turn
 from assistant.ui import render_chat, render_panel, render_side
 from assistant.ui.base import AssistantLike
-from assistant.ui.layout import Page, Updates, relabel
+from assistant.ui.layout import Page, Play, Updates, relabel
 from assistant.ui.pace import Runs
 from assistant.ui.state import View
 from assistant.ui.strings import say
 from retrieval.errors import RetrievalError
-from retrieval.schema import IngestProgress, IngestSummary
 
 USER = "local"
 
 logger = logging.getLogger(__name__)
 
-Handler = Callable[..., Iterator[Updates]]
+Handler = Callable[..., Play]
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Desk:
     settings: Settings
     page: Page
     folders: bool
-    asking: Runs[Event] = field(default_factory=Runs)
-    reading: Runs[IngestProgress | IngestSummary] = field(default_factory=Runs)
+    asking: Runs = field(default_factory=Runs)
+    reading: Runs = field(default_factory=Runs)
 
     def turns(self, view: View) -> list[Turn]:
         """The conversation on the page, as the database has it now."""
@@ -59,12 +59,17 @@ class Desk:
         turns = self.turns(view)
         view = view.showing(turns)
         reply = next((turn.reply for turn in turns if turn.id == view.selected), None)
+        if view.comparison is not None and view.comparison.turn_id == view.selected:
+            # the cards would tell which of the two answers is the first one
+            panel = render_panel.blank("comparing", view.language)
+        else:
+            panel = render_panel.panel(reply, self._excerpts(reply), view.language)
         return {
             self.page.view: view,
             self.page.history: render_chat.transcript(
                 turns, view, documents=self._documents(), looking=looking
             ),
-            self.page.panel: render_panel.panel(reply, self._excerpts(reply), view.language),
+            self.page.panel: panel,
         }
 
     def draw_side(self, view: View, note: str = "") -> Updates:
@@ -115,17 +120,24 @@ def guarded(work: Handler, show: Callable[..., Updates]) -> Handler:
     """
 
     @functools.wraps(work)
-    def run(*arguments: Any) -> Iterator[Updates]:
+    def run(*arguments: Any) -> Play:
         try:
-            yield from work(*arguments)
+            with closing(work(*arguments)) as play:
+                for updates in play:
+                    yield _or_skip(updates)
         except Exception as error:
             request_id = secrets.token_hex(4)
             # the message may hold the user's words, so only the kind and the place are logged
             where = "".join(traceback.format_tb(error.__traceback__))
             logger.error("ui request=%s error=%s\n%s", request_id, type(error).__name__, where)
-            yield show(words_for(error), request_id, *arguments)
+            yield _or_skip(show(words_for(error), request_id, *arguments))
 
     return run
+
+
+def _or_skip(updates: Updates) -> Updates:
+    # Gradio takes an empty dict for a value that is missing
+    return updates or gr.skip()
 
 
 def words_for(error: BaseException) -> str:

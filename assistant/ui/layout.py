@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,11 @@ from assistant.ui.render import escape, page
 from assistant.ui.state import View
 from assistant.ui.strings import Language, say
 
+#: What an event changes: component -> new value, or what `gr.update` makes.
 Updates = dict[Any, Any]
+
+#: A handler: it changes the page step by step, and can be closed in the middle.
+Play = Generator[Updates, None, None]
 
 SIDEBAR_WIDTH = 300
 

@@ -11,7 +11,7 @@ import gradio as gr
 
 from assistant.ui import render_side
 from assistant.ui.desk import Desk, session
-from assistant.ui.layout import Updates
+from assistant.ui.layout import Play, Updates
 from assistant.ui.pace import paced
 from assistant.ui.state import View
 from assistant.ui.strings import count, say
@@ -30,7 +30,7 @@ class Library:
         self.desk = desk
         self.page = desk.page
 
-    def upload(self, files: list[str] | None, view: View, request: gr.Request) -> Iterator[Updates]:
+    def upload(self, files: list[str] | None, view: View, request: gr.Request) -> Play:
         """Take in the files dropped on the page."""
         paths = [Path(name) for name in files or ()]
         if not paths:
@@ -46,7 +46,7 @@ class Library:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    def add_folder(self, folder: str, view: View, request: gr.Request) -> Iterator[Updates]:
+    def add_folder(self, folder: str, view: View, request: gr.Request) -> Play:
         """Take in a folder of the computer that runs the assistant."""
         page, language = self.page, view.language
         if not folder.strip():
@@ -62,7 +62,7 @@ class Library:
         yield {page.folder: "", page.progress: render_side.progress(None, (), language)}
         yield from self._run(lambda: self.desk.assistant.ingest([path]), view, request)
 
-    def remove(self, root: str, view: View) -> Iterator[Updates]:
+    def remove(self, root: str, view: View) -> Play:
         """Take a root out of the index."""
         gone = self.desk.assistant.forget(root)
         note = count(view.language, "removed", gone)
@@ -84,9 +84,7 @@ class Library:
         code = say(view.language, "request_id", id=request_id)
         return {self.page.progress: render_side.notice(words, code)}
 
-    def _run(
-        self, produce: Callable[[], Ticks], view: View, request: gr.Request
-    ) -> Iterator[Updates]:
+    def _run(self, produce: Callable[[], Ticks], view: View, request: gr.Request) -> Play:
         page, key, language = self.page, session(request), view.language
         failures: list[FileReport] = []
         result: IngestSummary | None = None
@@ -107,7 +105,7 @@ class Library:
         finally:
             self.desk.reading.end(key, stop)
         done = (
-            render_side.notice(say(language, "ingest_stopped"))
+            render_side.notice(say(language, "ingest_stopped"), bad=False)
             if result is None
             else render_side.ingested(result, language)
         )

@@ -17,6 +17,27 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
+#: All that the page asks for. What else Gradio would serve (its API, its file endpoint and proxy,
+#: monitoring, logins) is not there for anybody.
+_PATHS = {
+    "/",
+    "/config",
+    "/theme.css",
+    "/favicon.ico",
+    "/manifest.json",
+    "/robots.txt",
+    "/gradio_api/queue/join",
+    "/gradio_api/queue/data",
+    "/gradio_api/upload",
+    "/gradio_api/upload_progress",
+    "/gradio_api/cancel",
+    "/gradio_api/reset",
+    "/gradio_api/app_id",
+    "/gradio_api/startup-events",
+}
+_FOLDERS = ("/assets/", "/static/", "/plumbline/", "/gradio_api/heartbeat/")
+_CROOKED = re.compile(r"\.\.|//|[\\\x00-\x1f]")
+
 _POLICY = (
     "default-src 'self'; script-src 'self'{nonce}; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; media-src 'self' blob:; font-src 'self' data:; "
@@ -42,7 +63,7 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Shield:
-    """ASGI middleware: Host and Origin checks, security headers, a nonce on inline scripts."""
+    """ASGI middleware: Host, path and Origin checks, security headers, a nonce on scripts."""
 
     def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
         self.app = app
@@ -70,6 +91,8 @@ class Shield:
         host = headers.get(b"host", "")
         if self.loopback and not is_loopback(_hostname(host)):
             return 421, b"This address is not served here. Use http://127.0.0.1 or localhost."
+        if not _is_ours(scope["path"]):
+            return 404, b"There is nothing here."
         if scope["method"] in SAFE_METHODS:
             return None
         origin = headers.get(b"origin")
@@ -121,6 +144,10 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_ours(path: str) -> bool:
+    return path in _PATHS or (path.startswith(_FOLDERS) and not _CROOKED.search(path))
 
 
 def _hostname(netloc: str) -> str:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ class _Ended:
 
 
 @dataclass(slots=True)
-class Runs(Generic[T]):
+class Runs:
     """The one running job of each page, so that its Stop button finds it."""
 
     _flags: dict[str, threading.Event] = field(default_factory=dict)

@@ -169,8 +169,8 @@
     if (!box) return null;
     const own = getComputedStyle(box).overflowY !== "visible";
     const bottom = own ? box.clientHeight : innerHeight;
-    const below = own ? box.scrollHeight - box.scrollTop - bottom : find("#pl-main").getBoundingClientRect().bottom + 10 - bottom;
-    return { below, reach: () => { (own ? box : document.scrollingElement).scrollTop += below; } };
+    const below = own ? box.scrollHeight - box.scrollTop - bottom : find("#pl-main").getBoundingClientRect().bottom - bottom;
+    return { below, reach: () => { (own ? box : document.scrollingElement).scrollTop += Math.max(0, below); } };
   }
 
   document.addEventListener("scroll", () => {
@@ -185,6 +185,22 @@
     again?.focus({ preventScroll: true });
   }
 
+  /* What was unfolded stays so when its region is drawn again. */
+  const unfolded = new Set();
+  const place = (details) => `${details.closest('[id^="pl-"]')?.id} ${details.className}`;
+
+  document.addEventListener("toggle", (event) => {
+    if (!event.target.isConnected || event.target.tagName !== "DETAILS") return;
+    if (event.target.open) unfolded.add(place(event.target));
+    else unfolded.delete(place(event.target));
+  }, true);
+
+  /* Gradio names these itself, in English or with the words of the button beside them. */
+  function name(selector, words) {
+    const element = find(selector);
+    if (element && element.getAttribute("aria-label") !== words) element.setAttribute("aria-label", words);
+  }
+
   function settle() {
     const root = find("#pl-history .pl-transcript");
     if (root) {
@@ -192,14 +208,15 @@
       const lang = root.dataset.lang === "zh" ? "zh-CN" : "en";
       if (document.documentElement.lang !== lang) document.documentElement.lang = lang;
       address(root.dataset.conversation);
-      const toggle = find(".toggle-button");
-      if (toggle && toggle.getAttribute("aria-label") !== root.dataset.toggle) toggle.setAttribute("aria-label", root.dataset.toggle);
+      name(".toggle-button", root.dataset.toggle);
+      name("#pl-composer textarea", root.dataset.ask);
     }
     all("a.pl-cite[data-hint]").forEach((cite) => {
       cite.setAttribute("aria-label", cite.dataset.hint);
       cite.title = cite.dataset.hint;
       delete cite.dataset.hint;
     });
+    all("details:not([open])").forEach((details) => { if (unfolded.has(place(details))) details.open = true; });
     const working = busy();
     document.body.classList.toggle("pl-busy", working);
     for (const id of ["pl-language", "pl-sessions", "pl-new"]) find(`#${id}`)?.toggleAttribute("inert", working);

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from assistant.schema import Reply, Turn
+from assistant.schema import Citation, Reply, Turn
 from assistant.ui.render import answer, button, escape, page, reply_html
-from assistant.ui.render_panel import step_name
+from assistant.ui.render_panel import short, step_name
 from assistant.ui.state import Comparison, Live, View
 from assistant.ui.strings import Language, say
 
@@ -31,6 +31,7 @@ def transcript(turns: Sequence[Turn], view: View, *, documents: int, looking: st
         f'<div class="pl-transcript" data-conversation="{escape(view.conversation_id)}" '
         f'data-lang="{language}" data-copied="{escape(say(language, "copied"))}" '
         f'data-toggle="{escape(say(language, "sidebar_toggle"))}" '
+        f'data-ask="{escape(say(language, "ask_label"))}" '
         f'data-busy="{"yes" if looking else ""}">{body}</div>'
     )
 
@@ -192,10 +193,17 @@ def _comparison(comparison: Comparison, language: Language) -> str:
 
 def _quoted(reply: Reply) -> str:
     rows = "".join(
-        f'<li><span class="pl-cite">{c.number}</span>{escape(c.title or c.source)}</li>'
+        f'<li><span class="pl-cite">{c.number}</span>{escape(_place(c))}</li>'
         for c in reply.citations
     )
     return f'<ul class="pl-quoted">{rows}</ul>' if rows else ""
+
+
+def _place(citation: Citation) -> str:
+    """Document and innermost heading, so that two places of one document differ."""
+    title = citation.title or short(citation.source)
+    last = citation.headings[-1] if citation.headings else ""
+    return f"{title} › {last}" if last not in ("", title) else title
 
 
 def _welcome(language: Language, documents: int) -> str:

@@ -11,19 +11,22 @@ from assistant.ui.render import anchor, escape, page
 from assistant.ui.strings import Language, ago, date, known, say, span
 from retrieval.schema import Passage
 
+#: The root of uploaded files, and the scheme of their names (`retrieval.knowledge.UPLOADS`).
+UPLOADS = "upload"
+
 _STAGES = ("fused", "dense", "lexical")
 _CROWD = 6
-_AROUND = 140
-_BLANKS = re.compile(r"\s+")
+#: Characters shown around a quote; a Chinese character says more than a letter does.
+_AROUND, _AROUND_DENSE = 140, 56
+_DENSE = re.compile(r"[\u3400-\u9fff]")
+_FIRST, _LAST = re.compile(r"^[!-~]*\s"), re.compile(r"\s[!-~]*$")
+_LINES = re.compile(r"\s*\n\s*")
 
 
 def panel(reply: Reply | None, excerpts: Mapping[int, Excerpt | None], language: Language) -> str:
     """Sources and reasons. `excerpts` by citation number; None where the document is gone."""
     if reply is None:
-        return page(
-            f'<section class="pl-panel">{_title(language)}'
-            f'<p class="pl-empty">{escape(say(language, "no_sources"))}</p></section>'
-        )
+        return blank("no_sources", language)
     cards = "".join(
         _card(citation, excerpts.get(citation.number), reply.turn_id, language)
         for citation in reply.citations
@@ -36,8 +39,17 @@ def panel(reply: Reply | None, excerpts: Mapping[int, Excerpt | None], language:
     )
 
 
+def blank(why: str, language: Language) -> str:
+    """The panel with nothing in it but a sentence on what it is for, or why it waits."""
+    return page(
+        f'<section class="pl-panel">{_title(language)}'
+        f'<p class="pl-empty">{escape(say(language, why))}</p></section>'
+    )
+
+
 def short(source: str) -> str:
     """The last part of a path or address: what people call the file."""
+    source = source.removeprefix(f"{UPLOADS}:")
     return source.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1] or source
 
 
@@ -80,14 +92,14 @@ def _card(citation: Citation, excerpt: Excerpt | None, turn_id: str, language: L
 
 
 def _around(excerpt: Excerpt) -> tuple[str, str]:
-    """A little of what stands before and after the quote, cut between words, on one line."""
-    before = _BLANKS.sub(" ", excerpt.before[-_AROUND:])
-    after = _BLANKS.sub(" ", excerpt.after[:_AROUND])
-    if len(excerpt.before) > _AROUND:
-        before = "… " + before.partition(" ")[2] if " " in before else "…" + before
-    if len(excerpt.after) > _AROUND:
-        after = after.rpartition(" ")[0] + " …" if " " in after else after + "…"
-    return before, after
+    """A little of what stands before and after the quote, cut between words."""
+    size = _AROUND_DENSE if _DENSE.search(excerpt.quote) else _AROUND
+    before, after = excerpt.before[-size:], excerpt.after[:size]
+    if len(excerpt.before) > size:
+        before = "… " + _FIRST.sub("", before)
+    if len(excerpt.after) > size:
+        after = _LAST.sub("", after) + " …"
+    return _LINES.sub("\n", before), _LINES.sub("\n", after)
 
 
 def _dates(citation: Citation, language: Language) -> str:

@@ -9,9 +9,12 @@ from pathlib import Path
 
 from assistant.schema import Conversation
 from assistant.ui.render import button, escape, page
-from assistant.ui.render_panel import short
+from assistant.ui.render_panel import UPLOADS, short
 from assistant.ui.strings import Language, ago, count, known, say, span
 from retrieval.schema import FileReport, IndexStatus, IngestProgress, IngestSummary, RootStatus
+
+#: The product's own guide, ingested at every start: it has a name, and cannot be removed here.
+GUIDE = str(Path(__file__).resolve().parents[2] / "docs")
 
 _SHOWN_FAILURES = 50
 
@@ -101,11 +104,12 @@ def ingested(result: IngestSummary, language: Language) -> str:
     )
 
 
-def notice(words: str, code: str = "") -> str:
-    """A sentence about something that did not work."""
+def notice(words: str, code: str = "", *, bad: bool = True) -> str:
+    """A sentence about something that did not work, or that ended early."""
     small = f"<small>{escape(code)}</small>" if code else ""
+    look, role = (" pl-error", "alert") if bad else ("", "status")
     return page(
-        f'<div class="pl-ingest pl-error" role="alert"><span>{escape(words)}</span>{small}</div>'
+        f'<div class="pl-ingest{look}" role="{role}"><span>{escape(words)}</span>{small}</div>'
     )
 
 
@@ -133,7 +137,12 @@ def _session(chat: Conversation, current: bool, language: Language) -> str:
 
 
 def _root(root: RootStatus, language: Language) -> str:
-    known_as = short(root.root)
+    names = {GUIDE: say(language, "guide"), UPLOADS: say(language, "uploads")}
+    known_as = names.get(root.root, short(root.root))
+    remove = confirm = ""
+    if root.root != GUIDE:
+        remove = button("open-remove", say(language, "remove"), icon="trash", classes="pl-mini")
+        confirm = _confirm("remove", language, {"root": root.root})
     facts = (
         f"{count(language, 'documents', root.documents)} · "
         f"{say(language, 'synced', ago=ago(language, root.synced))}"
@@ -142,8 +151,7 @@ def _root(root: RootStatus, language: Language) -> str:
         f'<li class="pl-root"><div class="pl-row">'
         f'<div class="pl-names" title="{escape(root.root)}">'
         f'<div class="pl-name">{escape(known_as)}</div><small>{escape(facts)}</small></div>'
-        f"{button('open-remove', say(language, 'remove'), icon='trash', classes='pl-mini')}</div>"
-        f"{_confirm('remove', language, {'root': root.root})}"
+        f"{remove}</div>{confirm}"
         f"{_failures(root.failures, language)}</li>"
     )
 
@@ -175,5 +183,5 @@ def _failure(report: FileReport, language: Language) -> str:
     remedy = known(language, f"remedy_{report.reason}", report.remedy)
     return (
         f'<li><span class="pl-name">{escape(Path(short(report.source)).name)}</span>'
-        f"<small>{escape(reason)}. {escape(remedy)}</small></li>"
+        f"<small>{escape(reason)} {escape(remedy)}</small></li>"
     )

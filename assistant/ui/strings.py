@@ -73,6 +73,8 @@ def ago(language: Language, seconds: float, now: float | None = None) -> str:
 
 def span(language: Language, seconds: float) -> str:
     """A duration, short: milliseconds, seconds or minutes."""
+    if seconds < 0.001:
+        return "<1 ms"
     if seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 90:

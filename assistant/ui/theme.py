@@ -21,7 +21,7 @@ MONO = ["ui-monospace", "SF Mono", "Cascadia Mono", "Menlo", "Consolas", "monosp
 
 def build_theme() -> gr.themes.Base:
     """A quiet theme: grey paper, one green."""
-    return gr.themes.Base(
+    theme = gr.themes.Base(
         primary_hue="teal",
         neutral_hue="slate",
         radius_size=sizes.radius_md,
@@ -29,4 +29,11 @@ def build_theme() -> gr.themes.Base:
         spacing_size=sizes.spacing_md,
         font=FONTS,
         font_mono=MONO,
+    )
+    # the colours of style.css, for what is on the screen before it
+    return theme.set(
+        body_background_fill="#ffffff",
+        body_background_fill_dark="#141a1a",
+        body_text_color="#1b2423",
+        body_text_color_dark="#e6ecea",
     )

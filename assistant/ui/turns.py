@@ -11,7 +11,7 @@ import gradio as gr
 
 from assistant.schema import Consent, Event, Feedback, Reply
 from assistant.ui.desk import USER, Desk, session
-from assistant.ui.layout import Updates
+from assistant.ui.layout import Play, Updates
 from assistant.ui.pace import paced
 from assistant.ui.render_chat import live
 from assistant.ui.state import Comparison, Live, View
@@ -25,9 +25,7 @@ class Turns:
         self.desk = desk
         self.page = desk.page
 
-    def ask(
-        self, question: str, view: View, consent: bool, request: gr.Request
-    ) -> Iterator[Updates]:
+    def ask(self, question: str, view: View, consent: bool, request: gr.Request) -> Play:
         """Answer what was typed, showing it grow; Stop closes the assistant's stream."""
         question = question.strip()
         if not question:
@@ -75,9 +73,7 @@ class Turns:
         """Stop whatever this page is waiting for."""
         self.desk.asking.stop(session(request))
 
-    def another(
-        self, turn_id: str, view: View, consent: bool, request: gr.Request
-    ) -> Iterator[Updates]:
+    def another(self, turn_id: str, view: View, consent: bool, request: gr.Request) -> Play:
         """A second answer, set beside the first in an order drawn by lot."""
         desk = self.desk
         turn = next((t for t in desk.turns(view) if t.id == turn_id), None)
@@ -104,9 +100,9 @@ class Turns:
             return
         pair = (shown, other) if secrets.randbelow(2) else (other, shown)
         comparison = Comparison(turn_id, turn.conversation_id, pair)
-        yield desk.draw(replace(view, comparison=comparison))
+        yield desk.draw(replace(view, comparison=comparison, selected=turn_id))
 
-    def pick(self, turn_id: str, value: int, view: View) -> Iterator[Updates]:
+    def pick(self, turn_id: str, value: int, view: View) -> Play:
         """The user's verdict on two answers: 0 the first shown, 1 the second, -1 neither."""
         comparison = view.comparison
         if comparison is None or comparison.turn_id != turn_id or value not in (-1, 0, 1):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
 from assistant.config import Settings
-from assistant.ui import layout
+from assistant.ui import layout, render_side
 from assistant.ui.actions import Actions
 from assistant.ui.base import AssistantLike
 from assistant.ui.desk import Desk, guarded, toast
-from assistant.ui.layout import Page, Updates
+from assistant.ui.layout import Page, Play, Updates
 from assistant.ui.library import Library
 from assistant.ui.middleware import is_loopback
 from assistant.ui.state import View
@@ -22,6 +22,9 @@ from assistant.ui.turns import Turns
 
 LANGUAGE_COOKIE = "plumbline_language"
 CONSENT_COOKIE = "plumbline_consent"
+
+#: Documents change behind the page's back: the line at the top is asked for this often.
+_FRESHEN_SECONDS = 30.0
 
 #: No endpoint of the page is an API: the programs' way in is the HTTP server.
 _OPTIONS: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -49,7 +52,7 @@ def build_blocks(assistant: AssistantLike, settings: Settings) -> gr.Blocks:
 def _wire_page(blocks: gr.Blocks, desk: Desk, actions: Actions) -> None:
     page = desk.page
 
-    def load(view: View, request: gr.Request) -> Iterator[Updates]:
+    def load(view: View, request: gr.Request) -> Play:
         cookies = request.cookies
         language = pick(
             desk.settings.serve.language,
@@ -60,10 +63,17 @@ def _wire_page(blocks: gr.Blocks, desk: Desk, actions: Actions) -> None:
         view = replace(view, language=language, conversation_id=conversation)
         yield desk.start_page(view, consent=cookies.get(CONSENT_COOKIE) == "1")
 
-    def switch(language: str, view: View) -> Iterator[Updates]:
+    def switch(language: str, view: View) -> Play:
         if language in LANGUAGES:
             yield desk.draw_all(replace(view, language=pick("", language, "")))
 
+    def freshen(view: View) -> Play:
+        status = desk.assistant.index_status()
+        yield {page.status: render_side.summary_line(status, view.language)}
+
+    gr.Timer(_FRESHEN_SECONDS).tick(
+        guarded(freshen, _quiet), [page.view], [page.status], **_OPTIONS
+    )
     blocks.load(
         guarded(load, _toast_first),
         [page.view],
@@ -85,7 +95,7 @@ def _wire_chat(page: Page, turns: Turns, actions: Actions) -> None:
         page.outputs(),
         **_OPTIONS,
     )
-    page.composer.stop(turns.stop, None, None, queue=False, **_OPTIONS)
+    page.composer.stop(turns.stop, None, None, concurrency_limit=None, **_OPTIONS)
     page.bus.submit(
         guarded(actions.run, actions.failed),
         [page.bus, page.view, page.consent],
@@ -102,9 +112,13 @@ def _wire_library(page: Page, library: Library) -> None:
         page.outputs(),
         **_OPTIONS,
     )
-    add: Callable[..., Iterator[Updates]] = guarded(library.add_folder, library.failed)
+    add: Callable[..., Play] = guarded(library.add_folder, library.failed)
     for trigger in (page.add.click, page.folder.submit):
         trigger(add, [page.folder, page.view], page.outputs(), **_OPTIONS)
+
+
+def _quiet(*_: Any) -> Updates:
+    return {}
 
 
 def _toast_first(words: str, request_id: str, view: View, *_: Any) -> Updates:

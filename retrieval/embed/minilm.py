@@ -23,6 +23,9 @@ from retrieval.text import language
 
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 DIM = 384
+MAX_TOKENS = 256
+#: A batch is padded to multiples of so many texts and tokens.
+ROWS, COLUMNS = 8, 16
 
 
 class MiniLM:
@@ -43,17 +46,34 @@ class MiniLM:
 
         Query and passage are embedded alike by this model.
         """
-        if not texts:
-            return np.zeros((0, self.dim), dtype=np.float32)
+        vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         with torch.inference_mode():
-            found = self._model.encode(
-                list(texts),
-                batch_size=self._batch,
-                convert_to_tensor=True,
-                show_progress_bar=False,
-            )
-        vectors = torch.nn.functional.normalize(found.float(), dim=1)
-        return np.ascontiguousarray(vectors.cpu().numpy())
+            for first in range(0, len(order), self._batch):
+                rows = order[first : first + self._batch]
+                found = self._forward([texts[i] for i in rows])
+                vectors[rows] = found[: len(rows)].cpu().numpy()
+        return vectors
+
+    def _forward(self, texts: list[str]) -> torch.Tensor:
+        """Unit vectors (at least len(texts), 384) of one batch, in float32.
+
+        Rows and columns are filled up to a few fixed sizes: kernels are compiled and kept per
+        shape, and every new shape would cost time once and memory for good.
+        """
+        if len(texts) > 1:
+            texts = texts + [""] * (-len(texts) % ROWS)
+        tokens = self._model.tokenizer(
+            texts,
+            padding=True,
+            pad_to_multiple_of=COLUMNS,
+            truncation=True,
+            max_length=MAX_TOKENS,
+            return_tensors="pt",
+        )
+        features = {key: value.to(self._model.device) for key, value in tokens.items()}
+        vectors = self._model(features)["sentence_embedding"]
+        return torch.nn.functional.normalize(vectors.float(), dim=1)
 
     def reads(self, text: str) -> bool:
         """English and other Latin script: yes. Chinese: no."""

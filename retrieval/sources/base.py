@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,4 +24,15 @@ class Item:
     @property
     def stem(self) -> str:
         """A title for a document that has none: its file name without the suffix."""
-        return Path(self.name or self.path.name).stem
+        return storable(Path(self.name or self.path.name).stem)
+
+
+def belongs(source: str, root: str) -> bool:
+    """Whether `source` is `root` or lies below it (paths, and names like `upload:NAME`)."""
+    below = root.rstrip(os.sep) + os.sep if os.path.isabs(root) else root + ":"
+    return source == root or source.startswith(below)
+
+
+def storable(name: str) -> str:
+    """`name` as the database can hold it: bytes of a file name that are not UTF-8 as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,59 @@
+"""Errors of the rlhf package.
+
+RlhfError
+├── StoreError               the preference log cannot be used
+│   ├── StoreBusy            another process holds the writer's lock (retryable)
+│   ├── StoreTooNew          it was written by a newer version of plumbline
+│   └── SecretMismatch       the secret file is not the one its users were hashed with
+├── RecordError              one record cannot be taken in
+│   ├── BadRecord            a turn or a feedback contradicts itself
+│   ├── ConflictingRecord    its id is taken by another content
+│   └── UnknownTurn          feedback on a turn that is not in the log, or is someone else's
+└── ExportError              an unknown export format, or a file that cannot be written
+"""
+
+from __future__ import annotations
+
+
+class RlhfError(Exception):
+    """Anything learning from feedback could not do; the message says what and the remedy."""
+
+    retryable = False
+
+
+class StoreError(RlhfError):
+    """The preference log cannot be used."""
+
+
+class StoreBusy(StoreError):
+    """Another process is writing; try again when it has finished."""
+
+    retryable = True
+
+
+class StoreTooNew(StoreError):
+    """The preference log was written by a newer version of plumbline."""
+
+
+class SecretMismatch(StoreError):
+    """The secret file is missing or not the one this log's users were hashed with."""
+
+
+class RecordError(RlhfError):
+    """One record cannot be taken in; nothing of it was written."""
+
+
+class BadRecord(RecordError):
+    """A turn or a feedback contradicts itself."""
+
+
+class ConflictingRecord(RecordError):
+    """The id is in the log already, with another content."""
+
+
+class UnknownTurn(RecordError):
+    """Feedback on a turn that is not in the log, was deleted, or belongs to someone else."""
+
+
+class ExportError(RlhfError):
+    """An unknown export format, or a file that cannot be written."""

@@ -1,0 +1,91 @@
+"""The types of learning from feedback. All frozen; times are seconds since the epoch (UTC)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from assistant.schema import Message, PolicyCard
+
+Split = Literal["train", "dev", "test"]
+PairSource = Literal["pick", "edit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an example comes from: the event, its turn, the pseudonymous user and their split."""
+
+    event_id: str
+    turn_id: str
+    user: str
+    split: Split
+    language: str
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Of two answers to the same prompt, `chosen` was preferred to `rejected`.
+
+    `source` "pick": both were shown, at `chosen_position` and `rejected_position` (0 = first),
+    in an order that was drawn by lot where `order_randomised`. "edit": `chosen` is the user's
+    own version of `rejected`; its id is "" and no policy wrote it. `weight` in (0, 1].
+    """
+
+    origin: Origin
+    source: PairSource
+    prompt: tuple[Message, ...]
+    prompt_sha256: str
+    chosen: str
+    rejected: str
+    chosen_id: str
+    rejected_id: str
+    chosen_policy: PolicyCard | None
+    rejected_policy: PolicyCard
+    chosen_position: int
+    rejected_position: int
+    order_randomised: bool
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class EditExample:
+    """A user rewrote `original` into `edited`: a demonstration for supervised fine-tuning."""
+
+    origin: Origin
+    prompt: tuple[Message, ...]
+    prompt_sha256: str
+    original: str
+    edited: str
+    candidate_id: str
+    policy: PolicyCard
+
+
+@dataclass(frozen=True, slots=True)
+class ThumbExample:
+    """One answer, liked (`label` True) or disliked; never half of a pair."""
+
+    origin: Origin
+    prompt: tuple[Message, ...]
+    prompt_sha256: str
+    completion: str
+    label: bool
+    reasons: tuple[str, ...]
+    candidate_id: str
+    policy: PolicyCard
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much is in the log. `trainable` turns are those whose user allows training now.
+
+    `feedback` counts the events that stand (not superseded), by kind, sorted by kind.
+    """
+
+    users: int
+    deleted_users: int
+    turns: int
+    trainable: int
+    candidates: int
+    evidence: int
+    feedback: tuple[tuple[str, int], ...]

@@ -1,0 +1,263 @@
+"""The preference log on disk: its tables, how it is opened, and which version it has.
+
+turn ─┬─ prompt ─── candidate ─── evidence      what was asked, with what, answered how
+      └─ feedback                               what the user did; events, never overwritten
+person, consent                                 pseudonym, split, tombstone; what was allowed when
+
+Everything below `turn` goes when the turn goes (ON DELETE CASCADE).
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Engine,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    select,
+)
+from sqlalchemy.engine import Connection
+
+from rlhf.errors import SecretMismatch, StoreError, StoreTooNew
+
+#: Written into every new log; raise it together with a migration.
+SCHEMA_VERSION = 1
+#: SQLite 3.7.0 to 3.51.2 can corrupt a database when the write-ahead log is reset.
+FIRST_SAFE_WAL = (3, 51, 3)
+
+metadata = MetaData()
+
+schema_version = Table(
+    "schema_version",
+    metadata,
+    Column("version", Integer, primary_key=True),
+    Column("secret_check", String, nullable=False),
+    Column("created", Float, nullable=False),
+)
+
+person = Table(
+    "person",
+    metadata,
+    Column("pseudonym", String, primary_key=True),
+    Column("split", String, nullable=False),
+    Column("first_seen", Float, nullable=False),
+    Column("deleted", Float),  # the tombstone: when the person's content was erased
+)
+
+consent = Table(
+    "consent",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("pseudonym", ForeignKey("person.pseudonym"), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("last_turn", Integer, nullable=False),  # the newest turn.seq when it was given
+    Column("train", Boolean, nullable=False),
+    Column("evaluate", Boolean, nullable=False),
+    Column("publish", Boolean, nullable=False),
+    Column("text_version", String, nullable=False),
+    Column("past", Boolean, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+turn = Table(
+    "turn",
+    metadata,
+    # never reused, since consent.last_turn points at it
+    Column("seq", Integer, primary_key=True),
+    Column("turn_id", String, nullable=False, unique=True),
+    Column("schema_version", Integer, nullable=False),
+    Column("conversation_id", String, nullable=False),
+    Column("parent_id", String, nullable=False),
+    Column("pseudonym", ForeignKey("person.pseudonym"), nullable=False, index=True),
+    Column("surface", String, nullable=False),
+    Column("language", String, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("user_text", Text, nullable=False),
+    Column("redacted_text", Text, nullable=False),
+    # as given with the turn, never changed
+    Column("consent_train", Boolean, nullable=False),
+    Column("consent_evaluate", Boolean, nullable=False),
+    Column("consent_publish", Boolean, nullable=False),
+    Column("consent_version", String, nullable=False),
+    # as it stands now, after later changes of mind
+    Column("allow_train", Boolean, nullable=False),
+    Column("allow_evaluate", Boolean, nullable=False),
+    Column("allow_publish", Boolean, nullable=False),
+    Column("retention_until", Float, nullable=False, index=True),
+    sqlite_autoincrement=True,
+)
+
+prompt = Table(
+    "prompt",
+    metadata,
+    Column("turn_id", ForeignKey("turn.turn_id", ondelete="CASCADE"), primary_key=True),
+    Column("prompt_sha256", String, primary_key=True),
+    Column("system_sha256", String, nullable=False),
+    Column("messages", JSON, nullable=False),  # [[role, text], …], verbatim
+    Column("redacted_messages", JSON, nullable=False),
+)
+
+candidate = Table(
+    "candidate",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("candidate_id", String, nullable=False, unique=True),
+    Column("turn_id", String, nullable=False),
+    Column("prompt_sha256", String, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("redacted_text", Text, nullable=False),
+    Column("outcome", String, nullable=False),
+    Column("language", String, nullable=False),
+    Column("finish", String, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("shown", Boolean, nullable=False),
+    Column("policy", JSON, nullable=False),  # PolicyCard
+    Column("sampling", JSON, nullable=False),  # Sampling
+    Column("token_ids", JSON, nullable=False),
+    Column("logprobs", JSON, nullable=False),
+    Column("confidence", Float),
+    Column("seconds", Float, nullable=False),
+    Column("understanding", JSON, nullable=False),  # the search decision and its query
+    Column("verdicts", JSON, nullable=False),
+    Column("citations", JSON, nullable=False),
+    Column("steps", JSON, nullable=False),  # [[name, seconds], …]
+    ForeignKeyConstraint(
+        ["turn_id", "prompt_sha256"], ["prompt.turn_id", "prompt.prompt_sha256"], ondelete="CASCADE"
+    ),
+)
+
+evidence = Table(
+    "evidence",
+    metadata,
+    Column(
+        "candidate_id",
+        ForeignKey("candidate.candidate_id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("rank", Integer, primary_key=True),  # 1 = first, as retrieved
+    Column("document_id", Integer, nullable=False),
+    Column("chunk_id", Integer, nullable=False),
+    Column("version", String, nullable=False),  # SHA-256 of the document version
+    Column("source", String, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("end", Integer, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("score", Float, nullable=False),
+    Column("modified", Float, nullable=False),
+    Column("indexed", Float, nullable=False),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("event_id", String, nullable=False, unique=True),
+    Column("turn_id", ForeignKey("turn.turn_id", ondelete="CASCADE"), nullable=False),
+    Column("kind", String, nullable=False),
+    Column("slot", String, nullable=False),  # what a later event of the same slot corrects
+    Column("created", Float, nullable=False),
+    Column("candidate_ids", JSON, nullable=False),  # in the order shown
+    Column("value", Integer, nullable=False),
+    Column("reasons", JSON, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("redacted_text", Text, nullable=False),
+    Column("order_randomised", Boolean, nullable=False),
+    Column("explicit", Boolean, nullable=False),
+    Column("surface", String, nullable=False),
+    Column("language", String, nullable=False),
+    Column("dwell_ms", Integer, nullable=False),
+    Column("supersedes", String, unique=True),
+    sqlite_autoincrement=True,
+)
+
+Index("candidate_by_prompt", candidate.c.turn_id, candidate.c.prompt_sha256)
+Index("feedback_by_slot", feedback.c.turn_id, feedback.c.slot, feedback.c.seq)
+
+
+def journal_mode(version: tuple[int, ...]) -> str:
+    """WAL where this SQLite resets it safely, else the truncated rollback journal."""
+    return "WAL" if version >= FIRST_SAFE_WAL else "TRUNCATE"
+
+
+def open_engine(path: Path, busy_seconds: float) -> Engine:
+    """Open an engine on the log at `path`; a new file is readable by its owner only.
+
+    A transaction begins as its execution option `begin` says: "BEGIN IMMEDIATE" takes the
+    writer's lock at once, so that two writers wait for each other instead of failing half-way.
+    """
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    engine = create_engine(
+        f"sqlite:///{path}",
+        connect_args={"timeout": busy_seconds, "check_same_thread": False},
+        # Chinese stays readable in the file, and half its size
+        json_serializer=lambda value: json.dumps(value, ensure_ascii=False),
+    )
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def open_version(db: Connection, secret_check: str, now: float) -> None:
+    """Make the tables in a new file; refuse a file that is not this version's or this secret's.
+
+    Raises:
+        StoreTooNew: a newer version of plumbline wrote it.
+        SecretMismatch: its users were hashed with another secret.
+        StoreError: it holds no version, or several.
+    """
+    if not inspect(db).has_table(schema_version.name):
+        metadata.create_all(db)
+        row = {"version": SCHEMA_VERSION, "secret_check": secret_check, "created": now}
+        db.execute(insert(schema_version), row)
+    marks = db.execute(select(schema_version)).all()
+    if len(marks) != 1:
+        raise StoreError(f"the log holds {len(marks)} schema versions, not one; restore a backup")
+    if marks[0].version > SCHEMA_VERSION:
+        raise StoreTooNew(
+            f"the log has schema version {marks[0].version}, this plumbline reads "
+            f"{SCHEMA_VERSION}; upgrade plumbline or give another file"
+        )
+    if not hmac.compare_digest(marks[0].secret_check, secret_check):
+        raise SecretMismatch(
+            "the secret file does not belong to this log; put back the one it was made with, or "
+            "no user of it can be found again"
+        )
+
+
+def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    mode = journal_mode(sqlite3.sqlite_version_info)
+    for pragma in (
+        f"journal_mode = {mode}",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "secure_delete = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin(connection: Connection) -> None:
+    words = connection.get_execution_options().get("begin", "BEGIN")
+    if words:
+        connection.exec_driver_sql(words)

@@ -1,0 +1,295 @@
+"""The one door: every text that enters, is retrieved or leaves is screened here.
+
+Fails closed: a moderator that raises, answers nonsense or is too slow blocks the text.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from safety.audit import AuditLog, Entry, text_hash
+from safety.config import SafetySettings
+from safety.errors import AuditBroken, ModeratorUnavailable
+from safety.leaks import mask
+from safety.links import neutralise
+from safety.menu import load
+from safety.moderator.base import Moderator
+from safety.refusal import crisis_reply, refusal_reply
+from safety.schema import SEVERITY, Context, Side, Span, Verdict
+
+logger = logging.getLogger(__name__)
+
+_RANK = {action: rank for rank, action in enumerate(SEVERITY)}
+_NO_CONTEXT = Context()
+#: Calls of one moderator that may hang at once before it is taken for dead.
+_STUCK = 8
+
+
+def _worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The most severe verdict; a fault yields to one that stops the text for a known reason."""
+    known = [v for v in verdicts if v.stops and v.category != "fault"]
+    return max(known or verdicts, key=lambda v: (_RANK[v.action], v.score))
+
+
+class _Runner:
+    """Runs one moderator with a deadline, and turns everything that goes wrong into a fault."""
+
+    def __init__(self, moderator: Moderator, seconds: float) -> None:
+        self.moderator = moderator
+        self.name = moderator.name
+        self.policy = str(getattr(moderator, "policy", ""))
+        self.seconds = seconds
+        self._stuck = 0
+        self._lock = threading.Lock()
+
+    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+        """Verdicts of the moderator, or a fault per text."""
+        if not texts:
+            return []
+        begin = time.perf_counter()
+        problem = "timeout"
+        try:
+            verdicts = self._call(texts, side)
+        except Exception as error:  # whatever a plugged-in moderator raises, the text is blocked
+            problem = type(error).__name__
+        else:
+            return verdicts
+        seconds = time.perf_counter() - begin
+        logger.error("moderator_failed moderator=%s error=%s", self.name, problem)
+        fault = Verdict(
+            "block", "fault", 1.0, side, self.name, f"fault.{self.name}", seconds=seconds
+        )
+        return [fault] * len(texts)
+
+    def _call(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+        with self._lock:
+            if self._stuck >= _STUCK:
+                raise ModeratorUnavailable(f"{self.name}: {self._stuck} calls hang; restart it")
+            self._stuck += 1
+        result: list[list[Verdict]] = []
+        failure: list[Exception] = []
+
+        def work() -> None:
+            try:
+                result.append(list(self.moderator.judge(texts, side)))
+            except Exception as error:  # carried over to the calling thread
+                failure.append(error)
+            finally:
+                with self._lock:
+                    self._stuck -= 1
+
+        # A thread of its own, daemonic: one that hangs must not hold up the next call or exit.
+        thread = threading.Thread(target=work, name=f"moderator-{self.name}", daemon=True)
+        thread.start()
+        thread.join(self.seconds)
+        if failure:
+            raise failure[0]
+        if not result:
+            raise ModeratorUnavailable(f"{self.name}: no verdict within {self.seconds} s")
+        return self._checked(result[0], len(texts), side)
+
+    def _checked(self, verdicts: list[Verdict], count: int, side: Side) -> list[Verdict]:
+        sound = all(
+            isinstance(v, Verdict) and v.action in _RANK and v.side == side for v in verdicts
+        )
+        if len(verdicts) != count or not sound:
+            raise ModeratorUnavailable(f"{self.name}: not one sound verdict per text")
+        return verdicts
+
+
+class Guard:
+    """Screens texts with every moderator and keeps the most severe verdict. Thread-safe."""
+
+    def __init__(
+        self,
+        moderators: Sequence[Moderator],
+        settings: SafetySettings | None = None,
+        audit: AuditLog | None = None,
+    ) -> None:
+        self.settings = settings or SafetySettings()
+        self._runners = [_Runner(m, self.settings.seconds) for m in moderators]
+        if not self._runners:
+            raise ModeratorUnavailable("no moderators given; name at least 'rules'")
+        self._audit = audit
+        self._cache: OrderedDict[tuple[Side, str], Verdict] = OrderedDict()
+        self._lock = threading.Lock()
+        self._policies = {r.name: r.policy for r in self._runners}
+
+    def screen(self, text: str, side: Side, context: Context = _NO_CONTEXT) -> Verdict:
+        """Judge one text. Never raises for what a moderator or the audit does: it blocks."""
+        return self.screen_many([text], side, context)[0]
+
+    def screen_many(
+        self, texts: Sequence[str], side: Side, context: Context = _NO_CONTEXT
+    ) -> list[Verdict]:
+        """One verdict per text, in order; passages judged before come from the cache."""
+        begin = time.perf_counter()
+        verdicts = self._judge(texts, side)
+        if side == "input" and context.earlier:
+            verdicts = [
+                self._over_turns(t, v, context) for t, v in zip(texts, verdicts, strict=True)
+            ]
+        if side == "output":
+            verdicts = [_leaving(t, v, context) for t, v in zip(texts, verdicts, strict=True)]
+        seconds = time.perf_counter() - begin
+        done = [
+            self._finished(t, v, context, seconds) for t, v in zip(texts, verdicts, strict=True)
+        ]
+        return self._audited(texts, done, context)
+
+    def _judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+        """The worst verdict of all moderators per text; inputs and passages are cached."""
+        keys = [(side, text_hash(t)) for t in texts]
+        with self._lock:
+            known = {k: self._cache[k] for k in keys if k in self._cache}
+            for key in known:
+                self._cache.move_to_end(key)
+        fresh = {k: t for k, t in zip(keys, texts, strict=True) if k not in known}
+        batches = [r.judge(list(fresh.values()), side) for r in self._runners]
+        for key, *verdicts in zip(fresh, *batches, strict=True):
+            # Cached rows hold no text: the caller's own text is put back in `_finished`.
+            known[key] = replace(_worst(verdicts), safe_text="")
+            if known[key].category != "fault" and side != "output" and self.settings.cache:
+                with self._lock:
+                    self._cache[key] = known[key]
+                    while len(self._cache) > self.settings.cache:
+                        self._cache.popitem(last=False)
+        return [known[k] for k in keys]
+
+    def _over_turns(self, text: str, verdict: Verdict, context: Context) -> Verdict:
+        """Risk that no single turn shows: a request split over two, or one hinted at again."""
+        if verdict.stops or not self.settings.turns:
+            return verdict
+        earlier = list(context.earlier[-self.settings.turns :])
+        if verdict.action == "annotate":
+            for before in reversed(self._judge(earlier, "input")):
+                if before.stops and before.category == verdict.category:
+                    return replace(verdict, action=before.action, reason=f"{verdict.reason}.turns")
+        seam = len(earlier[-1])
+        (joined,) = self._judge([f"{earlier[-1]} {text}"], "input")
+        crosses = any(s.start < seam < s.end for s in joined.spans)
+        if joined.category == "fault":
+            return joined
+        if joined.stops and crosses:
+            spans = tuple(
+                Span(max(0, s.start - seam - 1), s.end - seam - 1, s.rule)
+                for s in joined.spans
+                if s.end > seam + 1
+            )
+            return replace(joined, reason=f"{joined.reason}.turns", spans=spans)
+        return verdict
+
+    def _finished(self, text: str, verdict: Verdict, context: Context, seconds: float) -> Verdict:
+        """The verdict with its id, its reply, and the text that may go on."""
+        reply = ""
+        if verdict.action == "crisis":
+            reply = crisis_reply(context.language, self.settings.locale)
+        elif verdict.action in ("refuse", "block", "safe_complete"):
+            reply = refusal_reply(verdict.category, context.language, verdict.side)
+        safe = "" if verdict.stops else (verdict.safe_text or text)
+        return replace(
+            verdict,
+            reply=reply,
+            safe_text=safe,
+            seconds=seconds,
+            decision_id=uuid.uuid4().hex,
+        )
+
+    def _audited(
+        self, texts: Sequence[str], verdicts: list[Verdict], context: Context
+    ) -> list[Verdict]:
+        """Write the decisions; one that would pass unrecorded is blocked instead."""
+        if self._audit is None:
+            return verdicts
+        rows = [
+            Entry(
+                decision=v.decision_id,
+                side=v.side,
+                action=v.action,
+                category=v.category,
+                reason=v.reason,
+                moderator=v.moderator,
+                policy=self._policies.get(v.moderator, ""),
+                text_sha256=text_hash(t),
+                length=len(t),
+                conversation=context.conversation,
+                user=context.user,
+            )
+            for t, v in zip(texts, verdicts, strict=True)
+            if self.settings.audit_allowed or v.action != "allow"
+        ]
+        try:
+            self._audit.append(rows)
+        except (OSError, AuditBroken) as error:
+            logger.error("audit_failed rows=%d error=%s", len(rows), type(error).__name__)
+            wanted = {r.decision for r in rows}
+            return [
+                _unrecorded(v, context) if v.decision_id in wanted and not v.stops else v
+                for v in verdicts
+            ]
+        return verdicts
+
+
+def _unrecorded(verdict: Verdict, context: Context) -> Verdict:
+    reply = refusal_reply("fault", context.language, verdict.side)
+    return replace(
+        verdict,
+        action="block",
+        category="fault",
+        score=1.0,
+        moderator="audit",
+        reason="fault.audit",
+        reply=reply,
+        safe_text="",
+        spans=(),
+    )
+
+
+def _leaving(text: str, verdict: Verdict, context: Context) -> Verdict:
+    """What an output must not carry out: the canary, secrets, links to unknown places."""
+    leak = mask(text, context.canary)
+    if leak.canary:
+        blocked = replace(verdict, action="block", category="attack", reason="attack.canary")
+        return verdict if verdict.action == "block" else replace(blocked, score=1.0, spans=())
+    safe, changed = neutralise(leak.text, context.allowed_urls)
+    if verdict.action == "allow" and leak.spans:
+        return replace(
+            verdict,
+            action="annotate",
+            category="privacy",
+            score=1.0,
+            reason=f"privacy.{leak.spans[0].rule}",
+            spans=leak.spans,
+            safe_text=safe,
+        )
+    if verdict.action == "allow" and changed:
+        return replace(
+            verdict,
+            action="annotate",
+            category="attack",
+            score=0.1,
+            reason="attack.link",
+            safe_text=safe,
+        )
+    return replace(verdict, safe_text=safe)
+
+
+def build_guard(settings: SafetySettings, audit_path: Path | None) -> Guard:
+    """A guard with the moderators that the settings name.
+
+    Raises:
+        BackendMissing: a moderator's name is unknown or its library is not installed.
+        PolicyInvalid: a policy file does not say what it must.
+    """
+    moderators: list[Moderator] = [load(n).build(settings) for n in settings.moderators]
+    audit = None
+    if settings.audit and audit_path is not None:
+        audit = AuditLog(audit_path, sync=settings.audit_sync)
+    return Guard(moderators, settings, audit)

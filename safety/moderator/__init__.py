@@ -1,0 +1,1 @@
+"""Moderators: one file each, found by file name (see safety.menu)."""

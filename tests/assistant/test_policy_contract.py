@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assistant.config import PolicySettings
+from assistant.errors import BackendMissing as AssistantBackendMissing
+from assistant.policy.base import Policy
+from assistant.schema import Delta, PolicyCard, Sampling
+from retrieval.errors import BackendMissing
+from retrieval.menu import available, load
+from tests.assistant.endpoint import Endpoint, saying
+from tests.assistant.policies import ask, make_random, make_tokenizer, resources, run, said
+
+PACKAGE = "assistant.policy"
+PROMPT = ask("What do cats do?", "Cats purr when they are content.", "Dogs bark.")
+
+
+@pytest.fixture
+def settings(
+    tmp_path: Path,
+) -> Iterator[Callable[[str], PolicySettings]]:
+    """Give what each backend needs to be built; a backend not named here is skipped."""
+    started: list[Endpoint] = []
+
+    def choose(name: str) -> PolicySettings:
+        values: dict[str, Any]
+        if name == "echo":
+            values = {}
+        elif name == "local":
+            values = {"model": str(make_random(tmp_path / "m", "llama", make_tokenizer()))}
+        elif name == "remote":
+            started.append(Endpoint(saying("Cats ", "purr", " [1].")))
+            values = {"model": "m", "url": started[-1].url}
+        else:
+            pytest.skip(f"{name} is tested where its parts are")
+        return PolicySettings(backend=name, **values)
+
+    yield choose
+    for endpoint in started:
+        endpoint.close()
+
+
+@pytest.fixture(params=available(PACKAGE))
+def policy(
+    request: pytest.FixtureRequest, settings: Callable[[str], PolicySettings]
+) -> Iterator[Policy]:
+    """Build every policy on the menu."""
+    options = settings(request.param)
+    made: Policy = load(PACKAGE, request.param).build(options, resources())
+    yield made
+    made.close()
+
+
+def test_only_the_last_delta_has_the_finish(policy: Policy) -> None:
+    """There is one finish, it comes last, and every delta is a Delta."""
+    deltas = run(policy, PROMPT, max_tokens=12)
+    assert all(isinstance(d, Delta) for d in deltas)
+    assert [bool(d.finish) for d in deltas] == [False] * (len(deltas) - 1) + [True]
+    assert deltas[-1].finish in ("stop", "length", "abstain")
+
+
+def test_tokens_come_with_their_logprobs(policy: Policy) -> None:
+    """Where tokens are logged there is one log-prob each, none above zero."""
+    for delta in run(policy, PROMPT, max_tokens=12, temperature=1.0):
+        assert len(delta.token_ids) == len(delta.logprobs)
+        assert all(p <= 0 for p in delta.logprobs)
+
+
+def test_an_answer_repeats(policy: Policy) -> None:
+    """The same prompt, sampling and seed give the same answer."""
+    first, second = (said(run(policy, PROMPT, seed=4, max_tokens=12)) for _ in range(2))
+    assert first == second
+
+
+def test_leaving_early_leaves_it_usable(policy: Policy) -> None:
+    """A closed iterator yields no more, and the policy answers the next question."""
+    stream = policy.stream(PROMPT, Sampling(max_tokens=12))
+    next(stream)
+    stream.close()  # type: ignore[attr-defined]
+    assert next(stream, None) is None
+    assert run(policy, PROMPT, max_tokens=12)[-1].finish
+
+
+def test_it_says_who_it_is(policy: Policy) -> None:
+    """The card has the backend's name and a model."""
+    assert isinstance(policy.card, PolicyCard)
+    assert policy.card.name in available(PACKAGE)
+    assert policy.card.model
+
+
+def test_longer_text_has_more_tokens(policy: Policy) -> None:
+    """Counting starts at zero and grows with the text, Chinese or English."""
+    assert policy.count_tokens("") == 0
+    for text in ("cats purr", "猫会打呼噜"):
+        assert 0 < policy.count_tokens(text) < policy.count_tokens(text * 3)
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    """Only files of the folder can be named."""
+    with pytest.raises(BackendMissing, match=r"echo, .*local, .*remote"):
+        load(PACKAGE, "os.path")
+    assert not issubclass(BackendMissing, AssistantBackendMissing)

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assistant.prompt import ABSTAIN, SYSTEM, fingerprint, render
+from assistant.schema import Message, Prompt
+from retrieval.schema import Chunk, Passage
+
+
+def passage(text: str, number: int) -> Passage:
+    """Make a passage that says `text`."""
+    chunk = Chunk(number, number, text, 0, len(text), (), 0)
+    return Passage(chunk, f"{number}.md", "Doc", "en", "v", 0.0, 0.0, 1.0, ())
+
+
+PASSAGES = [passage(f"Passage body {n}.", n) for n in range(1, 6)]
+HISTORY = [
+    Message("user", "First question?"),
+    Message("assistant", "First answer."),
+    Message("user", "Second question?"),
+    Message("assistant", "Second answer."),
+]
+
+
+def texts(prompt: Prompt) -> str:
+    """Join all a policy sees."""
+    return "\n".join(m.text for m in prompt.messages)
+
+
+def size(messages: Sequence[Message]) -> int:
+    """Count characters, as the default counter does."""
+    return sum(len(m.text) for m in messages)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_number_n_is_passage_n(language: str) -> None:
+    """The passage after `[n]` in the text is `passages[n - 1]`; there is no other number."""
+    prompt = render("What?", PASSAGES, [], language)
+    found = re.findall(r"^\[(\d+)\] .*\n(.*)$", prompt.messages[-1].text, re.M)
+    assert found == [(str(n), p.chunk.text) for n, p in enumerate(prompt.passages, start=1)]
+
+
+def test_a_passage_shows_where_it_stands() -> None:
+    """Title and headings precede a passage's text."""
+    chunk = replace(PASSAGES[0].chunk, headings=("Chapter", "Section"))
+    prompt = render("What?", [replace(PASSAGES[0], chunk=chunk)], [], "en")
+    assert "[1] Doc › Chapter › Section\nPassage body 1." in prompt.messages[-1].text
+
+
+def test_the_layout_is_system_history_question() -> None:
+    """Instructions first, then the turns in order, then evidence and question in one message."""
+    prompt = render("What now?", PASSAGES[:1], HISTORY, "en")
+    roles = [m.role for m in prompt.messages]
+    expected = ["system", "user", "assistant", "user", "assistant", "user"]
+    assert (roles, prompt.messages[1:-1]) == (expected, tuple(HISTORY))
+
+
+@pytest.mark.parametrize(
+    ("language", "last"),
+    [("en", "Question: 塔多高？"), ("zh", "问题： 塔多高？"), ("zh-TW", "问题： 塔多高？")],
+)
+def test_the_question_ends_the_prompt(language: str, last: str) -> None:
+    """The last line is the question, under the language's own word for it."""
+    prompt = render("塔多高？", PASSAGES, HISTORY, language)
+    assert prompt.messages[-1].text.splitlines()[-1] == last
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_system_message_never_changes_within_a_language(language: str) -> None:
+    """Turn after turn the prompt begins with the same bytes, so that a prefix cache hits."""
+    turns = [render(f"Question {n}?", PASSAGES[:n], HISTORY[: 2 * n], language) for n in range(3)]
+    heads = {turn.messages[0].text.encode() for turn in turns}
+    assert heads == {SYSTEM[language].encode()}
+
+
+def test_history_is_only_appended_to() -> None:
+    """All but the last message of a turn are a prefix of the next turn's prompt."""
+    first = render("One?", PASSAGES, HISTORY[:2], "en").messages[:-1]
+    second = render("Two?", PASSAGES, HISTORY, "en").messages
+    assert second[: len(first)] == first
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_policy_is_told_how_to_abstain(language: str) -> None:
+    """The word that means "not answered" stands in the instructions of both languages."""
+    assert ABSTAIN in render("What?", [], [], language).messages[0].text
+
+
+def test_the_oldest_history_goes_first() -> None:
+    """One character over the budget costs the oldest exchange and nothing else."""
+    whole = render("What?", PASSAGES, HISTORY, "en")
+    cut = render("What?", PASSAGES, HISTORY, "en", budget=size(whole.messages) - 1)
+    assert (cut.messages[1:-1], cut.passages) == (tuple(HISTORY[2:]), tuple(PASSAGES))
+
+
+def test_passages_go_from_the_last_once_history_is_gone() -> None:
+    """The worst passage goes before a better one."""
+    bare = render("What?", PASSAGES, [], "en")
+    cut = render("What?", PASSAGES, HISTORY, "en", budget=size(bare.messages) - 1)
+    assert (len(cut.messages), cut.passages) == (2, tuple(PASSAGES[:-1]))
+
+
+def test_question_and_first_passage_always_stay() -> None:
+    """A budget too small for anything still asks the question with the best passage."""
+    cut = render("What now?", PASSAGES, HISTORY, "en", budget=1)
+    expected = (2, (PASSAGES[0],), True)
+    got = (len(cut.messages), cut.passages, cut.messages[-1].text.endswith("What now?"))
+    assert got == expected
+
+
+@given(st.integers(1, 2500), st.integers(0, 5), st.integers(0, 2))
+def test_a_prompt_fits_its_budget_or_cannot_be_cut(budget: int, k: int, turns: int) -> None:
+    """Over the budget, nothing is left that may be dropped."""
+    prompt = render("What?", PASSAGES[:k], HISTORY[: 2 * turns], "en", budget=budget)
+    fits = size(prompt.messages) <= budget
+    assert fits or (len(prompt.messages) == 2 and len(prompt.passages) <= 1)
+
+
+def test_the_budget_is_counted_by_the_policys_own_counter() -> None:
+    """A policy for which a text is one token keeps all of it."""
+    kept = render("What?", PASSAGES, HISTORY, "en", budget=6, count_tokens=lambda _: 1)
+    assert (len(kept.messages), len(kept.passages)) == (6, 5)
+
+
+@pytest.mark.parametrize(
+    ("language", "said"), [("en", "(no passages were found)"), ("zh", "（没有找到资料）")]
+)
+def test_a_prompt_without_evidence_says_so(language: str, said: str) -> None:
+    """Nothing found is written out, not left to be guessed."""
+    assert said in render("What?", [], [], language).messages[-1].text
+
+
+def test_rendering_is_a_function_of_its_arguments() -> None:
+    """Training and serving, given the same, see the same bytes."""
+    one, two = (render("塔多高？", PASSAGES, HISTORY, "zh") for _ in range(2))
+    assert (texts(one), fingerprint(one.messages)) == (texts(two), fingerprint(two.messages))
+
+
+@given(st.data())
+def test_the_fingerprint_changes_with_any_byte(data: st.DataObject) -> None:
+    """Another character anywhere in the prompt is another prompt."""
+    messages = list(render("塔多高？", PASSAGES[:2], HISTORY[:2], "zh").messages)
+    which = data.draw(st.integers(0, len(messages) - 1))
+    text = messages[which].text
+    at = data.draw(st.integers(0, len(text) - 1))
+    other = data.draw(st.characters(codec="utf-8").filter(lambda c: c != text[at]))
+    changed = [*messages]
+    changed[which] = replace(messages[which], text=text[:at] + other + text[at + 1 :])
+    assert fingerprint(changed) != fingerprint(messages)
+
+
+def test_the_fingerprint_knows_who_spoke() -> None:
+    """The same words by somebody else, or cut elsewhere, are another prompt."""
+    prompts = [
+        [Message("user", "ab"), Message("assistant", "c")],
+        [Message("assistant", "ab"), Message("user", "c")],
+        [Message("user", "a"), Message("assistant", "bc")],
+        [Message("user", "abc")],
+        [],
+    ]
+    assert len({fingerprint(p) for p in prompts}) == len(prompts)
+
+
+def test_what_is_kept_is_what_was_given() -> None:
+    """The prompt carries question, language and passages for a policy that quotes."""
+    given_passages: list[Passage] = PASSAGES[:2]
+    prompt = render("What?", given_passages, [], "en")
+    got = (prompt.question, prompt.language, prompt.passages)
+    assert got == ("What?", "en", tuple(given_passages))

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import datetime
+import json
+from pathlib import Path
+
+import openpyxl  # type: ignore[import-untyped]  # it ships no types
+import pptx
+import pytest
+
+from retrieval.config import ParseSettings
+from retrieval.errors import ParseError
+from retrieval.menu import load
+from retrieval.schema import Parsed
+
+SETTINGS = ParseSettings()
+
+
+def read(name: str, path: Path) -> Parsed:
+    """Parse with the parser called `name`."""
+    parsed: Parsed = load("retrieval.parse", name).parse(path, SETTINGS)
+    return parsed
+
+
+def kinds(parsed: Parsed) -> list[tuple[str, str]]:
+    """Return every heading and block as (kind, text), in order."""
+    found = [(h.start, f"h{h.level}", h.text) for h in parsed.headings]
+    found += [(b.start, b.kind, parsed.text[b.start : b.end]) for b in parsed.blocks]
+    return [(kind, text) for _, kind, text in sorted(found)]
+
+
+def written(folder: Path, name: str, content: str, encoding: str = "utf-8") -> Path:
+    """Write a text file."""
+    path = folder / name
+    path.write_bytes(content.encode(encoding))
+    return path
+
+
+PAGE = """<!doctype html><html><head><meta charset="{charset}"><title>标题 &amp; more</title>
+<style>.x{{}}</style></head><body><nav>Home</nav><header>Site name</header>
+<main><header><h1>主标题<a class="headerlink" href="#">¶</a></h1></header>
+<p>第一行
+第二行 <b>粗</b>体&nbsp;x<br>换行</p><p style="display: none">secret</p><div hidden>secret</div>
+<ul><li>甲<ul><li>乙</li></ul></li></ul><ol start="3"><li>three</li></ol>
+<table><tr><th>名</th><th>值</th></tr><tr><td>一<br>二</td><td><p>a</p><p>b</p></td></tr></table>
+<pre>x = 1
+  y</pre><blockquote>引用</blockquote><!-- secret --><script>secret()</script>
+<p>Cited<sup><a href="#cite_note-1">[1]</a></sup>.</p></main>
+<footer>secret</footer></body></html>"""
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "gb18030", "big5", "utf-16"])
+def test_html_is_read_as_its_reader_sees_it(tmp_path: Path, charset: str) -> None:
+    """The article's text and structure, without the page around it, in any encoding."""
+    text = PAGE.format(charset=charset)
+    if charset == "big5":
+        simplified, traditional = "标题体换¶", "標題體換#"
+        text = text.translate(str.maketrans(simplified, traditional)).replace("&nbsp;", " ")
+    parsed = read("web", written(tmp_path, "a.html", text, charset))
+    assert "secret" not in parsed.text
+    assert [kind for kind, _ in kinds(parsed)] == [
+        *("h1", "paragraph", "list_item", "list_item", "list_item", "table_row", "table_row"),
+        *("code", "quote", "paragraph"),
+    ]
+    texts = [text for _, text in kinds(parsed)]
+    assert texts[1].startswith("第一行第二行 粗")
+    assert texts[1].endswith("行")
+    assert texts[2:7] == ["甲", "乙", "3. three", texts[5], "一二 | a b"]
+    assert texts[7:] == ["x = 1\n  y", "引用", "Cited."]
+
+
+def test_html_entities_and_outside_files_are_harmless(tmp_path: Path) -> None:
+    """A document type's entities are neither expanded nor fetched."""
+    laughs = "".join(
+        f'<!ENTITY a{i} "{"&a" + str(i - 1) + ";" if i else "ha"}{"&a0;" * 10}">' for i in range(12)
+    )
+    source = (
+        f'<!DOCTYPE html [{laughs}<!ENTITY x SYSTEM "file:///etc/passwd">]>'
+        "<html><body><p>kept &a11; &x;</p></body></html>"
+    )
+    parsed = read("web", written(tmp_path, "a.xhtml", source))
+    assert "kept" in parsed.text
+    assert "root:" not in parsed.text
+    assert len(parsed.text) < 5000
+
+
+def test_a_layout_table_is_read_as_blocks(tmp_path: Path) -> None:
+    """A table that only places headings on a page is not a data table."""
+    page = "<table><tr><td><h2>甲</h2><p>one</p></td><td><p>two</p></td></tr></table>"
+    assert kinds(read("web", written(tmp_path, "a.htm", page))) == [
+        ("h2", "甲"),
+        ("paragraph", "one"),
+        ("paragraph", "two"),
+    ]
+
+
+def test_plain_text_has_paragraphs_and_a_log_has_lines(tmp_path: Path) -> None:
+    """Blank lines cut plain text; every line of a log is its own."""
+    parsed = read("text", written(tmp_path, "a.txt", "第一段\n\n- point\n- 点\n\nlast", "gb18030"))
+    assert kinds(parsed) == [
+        ("paragraph", "第一段"),
+        ("list_item", "- point"),
+        ("list_item", "- 点"),
+        ("paragraph", "last"),
+    ]
+    log = read("text", written(tmp_path, "a.log", "10:00 start\n10:01 失败\n"))
+    assert kinds(log) == [("paragraph", "10:00 start"), ("paragraph", "10:01 失败")]
+
+
+RST = """
+标题
+====
+
+第一行 :ref:`the thing <label>`
+第二行，:class:`~a.b.Client` and ``code``.
+
+.. toctree::
+   :maxdepth: 2
+
+   secret
+
+.. note:: Be careful.
+
+.. py:function:: foo(x)
+   :noindex:
+
+   Does foo.
+
+.. code-block:: python
+   :linenos:
+
+   def f():
+       return 1
+
+.. include:: /etc/passwd
+.. raw:: html
+
+   <b>secret</b>
+
+Part
+----
+
+1. one
+
+   - nested
+
++---+----+
+| A | B  |
++===+====+
+| 1 | 甲 |
+|   | 乙 |
++---+----+
+"""
+
+
+def test_restructured_text_is_read_without_sphinx(tmp_path: Path) -> None:
+    """Roles and directives of Sphinx are text, includes and raw passages are nothing."""
+    parsed = read("rst", written(tmp_path, "a.rst", RST))
+    assert kinds(parsed) == [
+        ("h1", "标题"),
+        ("paragraph", "第一行 the thing 第二行，Client and code."),
+        ("paragraph", "Be careful."),
+        ("paragraph", "foo(x)"),
+        ("paragraph", "Does foo."),
+        ("code", "def f():\n    return 1"),
+        ("h2", "Part"),
+        ("list_item", "1. one"),
+        ("list_item", "nested"),
+        ("table_row", "A | B"),
+        ("table_row", "1 | 甲乙"),
+    ]
+
+
+def test_a_table_row_stands_on_its_own(tmp_path: Path) -> None:
+    """Each row of a CSV names its columns; without a header its cells stay cells."""
+    parsed = read(
+        "table", written(tmp_path, "a.csv", '姓名,部门,备注\n张三,财务,"多\n行"\n李四,,x\n')
+    )
+    assert kinds(parsed) == [
+        ("table_row", "姓名：张三；部门：财务；备注：多行"),
+        ("table_row", "姓名：李四；备注：x"),
+    ]
+    assert kinds(read("table", written(tmp_path, "b.csv", "name;age\nAnn;3\nBob;4")))[0] == (
+        "table_row",
+        "name: Ann; age: 3",
+    )
+    assert kinds(read("table", written(tmp_path, "c.tsv", "1\t2\n3\t4"))) == [
+        ("table_row", "1 | 2"),
+        ("table_row", "3 | 4"),
+    ]
+
+
+def test_json_is_read_as_named_values(tmp_path: Path) -> None:
+    """Records are lines, sections have headings, numbers stay as written, prose is prose."""
+    value = {
+        "title": "T",
+        "price": 1.10,
+        "tags": ["a"],
+        "people": [{"n": "x", "o": None}, {"n": "y"}],
+    }
+    text = json.dumps(value).replace("1.1", "1.10") + "\n"
+    parsed = read("data", written(tmp_path, "a.json", text))
+    assert kinds(parsed) == [
+        ("table_row", "title: T"),
+        ("table_row", "price: 1.10"),
+        ("h1", "tags"),
+        ("list_item", "a"),
+        ("h1", "people"),
+        ("table_row", "n: x"),
+        ("table_row", "n: y"),
+    ]
+    assert parsed.title == "T"
+    lines = json.dumps({"问": "甲", "deep": {"a": [True]}}, ensure_ascii=False)
+    prose = json.dumps({"text": "one\n\ntwo"})
+    parsed = read("data", written(tmp_path, "a.jsonl", f"{lines}\n\n{prose}"))
+    assert kinds(parsed) == [
+        ("table_row", "问：甲；deep.a：true"),
+        ("paragraph", "one"),
+        ("paragraph", "two"),
+    ]
+
+
+def test_a_slide_deck_keeps_points_tables_and_notes(tmp_path: Path) -> None:
+    """Slide titles are headings; text that looks like markup is text."""
+    deck = pptx.Presentation()
+    slide = deck.slides.add_slide(deck.slide_layouts[1])
+    assert slide.shapes.title is not None
+    slide.shapes.title.text = "季度 review"
+    slide.placeholders[1].text_frame.text = "point *one*\n# 第二点"
+    cells = slide.shapes.add_table(1, 2, 0, 9_000_000, 999, 999).table
+    cells.cell(0, 0).text, cells.cell(0, 1).text = "a\nb", "甲"
+    notes = slide.notes_slide.notes_text_frame
+    assert notes is not None
+    notes.text = "note"
+    deck.save(str(tmp_path / "a.pptx"))
+    assert kinds(read("office", tmp_path / "a.pptx")) == [
+        ("h1", "季度 review"),
+        ("list_item", "point *one*"),
+        ("list_item", "# 第二点"),
+        ("table_row", "a b | 甲"),
+        ("paragraph", "note"),
+    ]
+
+
+def test_a_workbook_keeps_every_visible_cell(tmp_path: Path) -> None:
+    """Each row names its columns; empty cells are not NaN, whole numbers and dates are plain."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.title = "员工"
+    sheet.append(["姓名", "年龄", None, "入职"])
+    sheet.append(["张三", 30.0, None, datetime.datetime(2024, 1, 2)])
+    sheet.append(["Li\nSi", None, 3.5, "a|b <c>"])
+    hidden = book.create_sheet("hidden")
+    hidden.append(["secret"])
+    hidden.sheet_state = "hidden"
+    book.save(tmp_path / "a.xlsx")
+    assert kinds(read("office", tmp_path / "a.xlsx")) == [
+        ("h1", "员工"),
+        ("table_row", "姓名：张三；年龄：30；入职：2024-01-02"),
+        ("table_row", "姓名：Li Si；3.5；入职：a|b <c>"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "content"),
+    [
+        ("data", "a.json", '{"a": '),
+        ("data", "a.json", "[" * 100_000),
+        ("data", "a.jsonl", '{"a": 1}\nnot json'),
+    ],
+)
+def test_broken_data_is_named(tmp_path: Path, name: str, file: str, content: str) -> None:
+    """Data that does not parse is broken, and the message says where."""
+    with pytest.raises(ParseError) as caught:
+        read(name, written(tmp_path, file, content))
+    assert caught.value.reason == "broken"

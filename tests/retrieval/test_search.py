@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from retrieval.chunk import Piece
+from retrieval.config import EmbedSettings, SearchSettings
+from retrieval.embed import hashing, minilm
+from retrieval.embed.base import Embedder, Kind, Vectors
+from retrieval.index import exact, flat
+from retrieval.schema import Passage
+from retrieval.search import Retriever
+from retrieval.store import NewVersion, Store
+from retrieval.text import language
+
+DOCUMENTS = {
+    "cats": "Cats sleep most of the day and hunt mice at night.",
+    "dogs": "Dogs bark at strangers and guard the house.",
+    "ships": "A ship carries containers across the ocean.",
+    "猫": "猫白天睡觉，晚上捉老鼠。",
+    "大学": "北京大学成立于1898年，位于海淀区。",
+    "人物": "演员张予曦出演了电视剧《古剑奇谭》。",
+}
+
+
+class English(hashing.Hashing):
+    """The double, but it does not read Chinese, as the packaged encoder."""
+
+    id = "english-only"
+
+    def reads(self, text: str) -> bool:
+        """Whether the text is not Chinese."""
+        return language(text) != "zh"
+
+
+def put(store: Store, embedder: Embedder, source: str, text: str) -> None:
+    """Store a document of one chunk."""
+    readable = embedder.reads(text)
+    vectors: Vectors = np.zeros((1, embedder.dim), dtype=np.float32)
+    vectors = embedder.embed([text], "passage") if readable else vectors
+    piece = Piece(0, len(text), ())
+    store.put(
+        NewVersion(
+            source, "root", source, text, language(text), "1", "m", 0.0, "s",
+            (piece,), (text,), vectors,
+        )
+    )  # fmt: skip
+
+
+@pytest.fixture(params=["exact", "flat"])
+def opened(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Store, Retriever]]:
+    """A store with DOCUMENTS and a search over it, by each index."""
+    embedder = English()
+    store = Store(tmp_path / "k.db", embedder.id, embedder.dim)
+    for source, text in DOCUMENTS.items():
+        put(store, embedder, source, text)
+    backend = {"exact": exact, "flat": flat}[request.param]
+    yield store, Retriever(store, embedder, backend, SearchSettings())
+    store.close()
+
+
+def sources(passages: Sequence[Passage]) -> list[str]:
+    """Return where passages come from."""
+    return [passage.source for passage in passages]
+
+
+def stages(passage: Passage) -> set[str]:
+    """Return the names of the stages that found a passage."""
+    return {found.stage for found in passage.found_by}
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("When do cats sleep?", "cats"),
+        ("dog barking", "dogs"),
+        ("猫晚上做什么", "猫"),
+        ("北京大学在哪个区", "大学"),
+        ("張予曦是誰", "人物"),
+        ("海淀", "大学"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["fused", "lexical"])
+def test_the_right_passage_is_first(
+    opened: tuple[Store, Retriever], question: str, expected: str, mode: Any
+) -> None:
+    """A question finds its passage, in either language, by the terms alone and by both sides."""
+    passages = opened[1].search(question, 3, mode=mode)
+    assert sources(passages)[:1] == [expected]
+    assert passages[0].chunk.text == DOCUMENTS[expected]
+
+
+def test_dense_alone(opened: tuple[Store, Retriever]) -> None:
+    """Dense mode ranks by the vectors alone, and says nothing about what it cannot read."""
+    _, retriever = opened
+    passages = retriever.search("cats hunting mice", 10, mode="dense")
+    assert sorted(sources(passages)) == ["cats", "dogs", "ships"]
+    assert (sources(passages)[0], stages(passages[0])) == ("cats", {"fused", "dense"})
+    assert retriever.search("猫晚上做什么", 10, mode="dense") == []
+
+
+def test_lexical_alone(opened: tuple[Store, Retriever]) -> None:
+    """Lexical mode returns all chunks that hold a term, and no others."""
+    passages = opened[1].search("sleeping strangers", 10, mode="lexical")
+    assert sorted(sources(passages)) == ["cats", "dogs"]
+    assert {stage for passage in passages for stage in stages(passage)} == {"fused", "lexical"}
+
+
+def test_the_stages_are_told(opened: tuple[Store, Retriever]) -> None:
+    """A passage tells its rank and score in each stage that found it; scores fall and are fused."""
+    passages = opened[1].search("Cats hunt mice at night", 10)
+    assert [p.found_by[0].rank for p in passages] == list(range(1, len(passages) + 1))
+    assert [p.found_by[0].score for p in passages] == [p.score for p in passages]
+    scores = [p.score for p in passages]
+    assert scores == sorted(scores, reverse=True)
+    assert {f.stage: f.rank for f in passages[0].found_by} == {"fused": 1, "dense": 1, "lexical": 1}
+    assert passages[0].score == 1.0
+
+
+def test_chinese_leans_on_terms(opened: tuple[Store, Retriever]) -> None:
+    """A Chinese question is answered from the terms: no passage comes from the vectors alone."""
+    passages = opened[1].search("猫和北京大学 cats", 10)
+    assert sorted(sources(passages)) == ["cats", "大学", "猫"]
+    assert all("dense" not in stages(passage) for passage in passages)
+    assert opened[1].search("量子力学", 10) == []
+
+
+def test_weight_zero_brings_nothing(tmp_path: Path) -> None:
+    """Where the dense side has no weight, it adds no passages, also if it can read."""
+    embedder = hashing.build(EmbedSettings())
+    store = Store(tmp_path / "k.db", embedder.id, embedder.dim)
+    for source, text in DOCUMENTS.items():
+        put(store, embedder, source, text)
+    settings = SearchSettings(dense_weight=0.0, dense_weight_zh=1.0)
+    retriever = Retriever(store, embedder, exact, settings)
+    assert retriever.search("quantum mechanics", 10) == []
+    assert sources(retriever.search("cats", 10)) == ["cats"]
+    assert len(retriever.search("量子力学", 10)) == len(DOCUMENTS)
+    store.close()
+
+
+def test_the_packaged_encoder_finds_chinese_by_terms(tmp_path: Path) -> None:
+    """With MiniLM, Chinese is found by its terms though it cannot read it, English by meaning."""
+    embedder = minilm.build(EmbedSettings())
+    store = Store(tmp_path / "k.db", embedder.id, embedder.dim)
+    for source, text in DOCUMENTS.items():
+        put(store, embedder, source, text)
+    retriever = Retriever(store, embedder, flat, SearchSettings())
+    assert store.changes(0)[1].tolist() == [1, 2, 3]
+    assert sources(retriever.search("北京大学在哪里", 3)) == ["大学"]
+    assert sources(retriever.search("vessel moving freight by sea", 1)) == ["ships"]
+    assert "猫" not in sources(retriever.search("pets", 10))
+    store.close()
+
+
+def test_a_commit_is_seen_at_once(opened: tuple[Store, Retriever]) -> None:
+    """A search right after a commit finds the new text, and the old text no more."""
+    store, retriever = opened
+    put(store, English(), "cats", "Lions roar in the savanna.")
+    assert sources(retriever.search("lions roar", 1)) == ["cats"]
+    assert all("hunt mice" not in p.chunk.text for p in retriever.search("cats hunt mice", 10))
+    assert retriever.status().sequence == retriever.status().served
+
+
+def test_a_removed_document_is_never_returned(opened: tuple[Store, Retriever]) -> None:
+    """Once removed by anyone, a document is found by no search, in no mode."""
+    store, retriever = opened
+    other = Retriever(store, English(), exact, SearchSettings())
+    assert "cats" in sources(other.search("cats", 10))
+    store.remove(["cats", "猫"])
+    for question in ("cats sleep", "猫白天睡觉"):
+        for mode in ("fused", "dense", "lexical"):
+            for view in (retriever, other):
+                found = sources(view.search(question, 10, mode=mode))
+                assert not {"cats", "猫"} & set(found)
+
+
+def test_removal_does_not_cost_passages(tmp_path: Path) -> None:
+    """Removed chunks take no place among the k that are asked for."""
+    embedder = English()
+    store = Store(tmp_path / "k.db", embedder.id, embedder.dim)
+    for number in range(40):
+        put(store, embedder, f"s{number}", f"A quokka named number{number} eats leaves.")
+    retriever = Retriever(store, embedder, exact, SearchSettings(candidates=4))
+    store.remove([f"s{number}" for number in range(30)])
+    assert len(retriever.search("quokka", 10)) == 10
+    store.close()
+
+
+def test_excluded_chunks_do_not_come(opened: tuple[Store, Retriever]) -> None:
+    """Excluded ids are left out, and others move up."""
+    _, retriever = opened
+    passages = retriever.search("cats dogs", 3)
+    first = passages[0].chunk.id
+    rest = retriever.search("cats dogs", 2, exclude=frozenset({first}))
+    assert [p.chunk.id for p in rest] == [p.chunk.id for p in passages[1:3]]
+    everything = frozenset(range(100))
+    assert retriever.search("cats", 3, exclude=everything) == []
+
+
+@pytest.mark.parametrize("mode", ["fused", "dense", "lexical"])
+def test_an_empty_store_finds_nothing(tmp_path: Path, mode: Any) -> None:
+    """Nothing is found in nothing, in every mode."""
+    store = Store(tmp_path / "k.db", English.id, English.dim)
+    for backend in (exact, flat):
+        retriever = Retriever(store, English(), backend, SearchSettings())
+        assert retriever.search("cats", 5, mode=mode) == []
+        assert (retriever.status().chunks, retriever.status().served) == (0, 0)
+    store.close()
+
+
+@pytest.mark.parametrize("question", ["", "   ", "\n\t"])
+def test_an_empty_question_finds_nothing(opened: tuple[Store, Retriever], question: str) -> None:
+    """White space is no question."""
+    assert opened[1].search(question, 5) == []
+
+
+@pytest.mark.parametrize("question", ["?!…", "\"' OR *", "\0", "(" * 2_000])
+def test_marks_are_harmless(opened: tuple[Store, Retriever], question: str) -> None:
+    """A question of marks is no error, and finds nothing by its terms."""
+    assert opened[1].search(question, 5, mode="lexical") == []
+    assert len(opened[1].search(question, 5)) <= 5
+
+
+@pytest.mark.parametrize("word", ["word{}", "北京大学{}"])
+def test_a_pasted_text_is_bounded(opened: tuple[Store, Retriever], word: str) -> None:
+    """Ten thousand words search for no more terms than the settings say."""
+    searched: list[int] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        if "MATCH" in statement:
+            searched.append(1 + str(values).count('" OR "'))
+
+    question = " ".join(word.format(number) for number in range(10_000))
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        opened[1].search(question, 5)
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert searched == [SearchSettings().max_terms]
+
+
+def test_few_matches_all_come(tmp_path: Path) -> None:
+    """In a small store every chunk that matches is returned, the weakest too."""
+    store = Store(tmp_path / "k.db", English.id, English.dim)
+    put(store, English(), "one", "数据库的索引。")
+    put(store, English(), "two", "数据库的备份与恢复，以及很多别的事情。")
+    retriever = Retriever(store, English(), exact, SearchSettings())
+    assert sorted(sources(retriever.search("数据库", 5))) == ["one", "two"]
+    store.close()
+
+
+def test_k_is_a_limit(opened: tuple[Store, Retriever]) -> None:
+    """At most k passages come, and a smaller k is a prefix of a larger."""
+    passages = sources(opened[1].search("cats dogs ship", 10))
+    assert [sources(opened[1].search("cats dogs ship", k)) for k in (0, 1, 2)] == [
+        passages[:k] for k in (0, 1, 2)
+    ]
+
+
+class Recording(English):
+    """Notes with which kind each text was embedded."""
+
+    def __init__(self) -> None:
+        self.asked: list[Kind] = []
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> Vectors:
+        """Note, then embed."""
+        self.asked.append(kind)
+        return super().embed(texts, kind)
+
+
+def test_what_is_embedded(tmp_path: Path) -> None:
+    """A question is embedded once, as a query; one that cannot be read is not embedded."""
+    embedder = Recording()
+    store = Store(tmp_path / "k.db", embedder.id, embedder.dim)
+    retriever = Retriever(store, embedder, exact, SearchSettings())
+    retriever.search("cats", 5)
+    retriever.search("猫", 5)
+    retriever.search("cats", 5, mode="lexical")
+    assert embedder.asked == ["query"]
+    store.close()
+
+
+def test_rarity_is_over_the_store(opened: tuple[Store, Retriever]) -> None:
+    """An unseen term is rarer than a seen one, which is rarer than a common one."""
+    unseen, seen, common = opened[1].rarity(["zebra", "ship", "at"])
+    assert unseen > seen > common
+
+
+def test_searches_beside_a_writer(opened: tuple[Store, Retriever]) -> None:
+    """Threads that search while documents come and go get whole passages and no errors."""
+    store, retriever = opened
+    done = threading.Event()
+
+    def search() -> set[str]:
+        seen: set[str] = set()
+        while not done.is_set():
+            seen |= {p.chunk.text for p in retriever.search("quokka number", 5)}
+        return seen
+
+    with ThreadPoolExecutor() as pool:
+        searches = [pool.submit(search) for _ in range(3)]
+        for number in range(15):
+            put(store, English(), f"s{number % 4}", f"Quokka number {number} eats leaves.")
+        store.remove(["s0"])
+        done.set()
+        seen = set().union(*(search.result() for search in searches))
+    whole = {f"Quokka number {number} eats leaves." for number in range(15)}
+    assert seen <= whole | set(DOCUMENTS.values())
+    found = retriever.search("quokka number", 10, mode="lexical")
+    assert sorted(sources(found)) == ["s1", "s2", "s3"]
