@@ -94,6 +94,7 @@ class Assistant:
         Raises:
             ConversationNotFound: no such conversation of this user.
         """
+        text = text.encode(errors="replace").decode()  # half a surrogate pair cannot be stored
         conversation = self._memory.open(conversation_id, user_id, text)
         state = State(
             text, conversation, user_id, language, surface, consent, self._sampling(variant=0)
@@ -183,6 +184,7 @@ class Assistant:
             return
         rewritten = state.understanding
         state.understanding = replace(rewritten, query=state.text.strip(), rewritten=False)
+        state.token_ids, state.logprobs = [], []  # of the prompt that is logged, and no other
         for name, step in STEPS[3:]:
             yield self._timed(state, f"{name} (as typed)", step)
         yield from self._compose(state)

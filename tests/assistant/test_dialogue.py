@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ from assistant.schema import (
 )
 from retrieval.knowledge import open_knowledge
 from safety import Guard, Verdict
+from safety.config import SafetySettings
 from safety.moderator.base import Moderator
+from safety.moderator.rules import build as build_rules
 from safety.schema import Action, Side
 
 DOCUMENTS = {
@@ -162,7 +165,7 @@ class World:
         settings = self.settings(overrides or {})
         if not isinstance(policy, Scripted | EchoPolicy | None):
             policy = Scripted(policy)  # type: ignore[arg-type]
-        found = moderators or [rules(settings)]
+        found = moderators or [rules()]
         made = Assistant(
             settings,
             open_knowledge(settings.home, settings.retrieval),
@@ -176,11 +179,10 @@ class World:
         return made
 
 
-def rules(settings: Settings) -> Moderator:
-    """Make the shipped moderator."""
-    from safety.moderator.rules import build
-
-    return build(settings.safety)
+@cache
+def rules() -> Moderator:
+    """Make the shipped moderator, once."""
+    return build_rules(SafetySettings())
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +285,14 @@ def test_streamed_text_is_the_answer(text: str, world: World) -> None:
     streamed = "".join(e.text for e in events if e.kind == "text")
     reply = reply_of(events)
     assert (reply.outcome, streamed) == ("answered", reply.text)
+
+
+def test_half_a_character_is_no_crash(world: World) -> None:
+    """A lone surrogate, as a shell or a browser may send it, is replaced."""
+    assistant = world.assistant(quoting)
+    reply = assistant.reply("How much does the widget cost \ud800?")
+    (turn,) = assistant.turns(reply.conversation_id)
+    assert (reply.outcome, turn.user_text) == ("answered", "How much does the widget cost ??")
 
 
 def test_the_policys_prompt_is_what_was_found(world: World) -> None:
@@ -503,6 +513,22 @@ def test_a_rewriting_that_finds_nothing_falls_back(world: World) -> None:
     again = [f"{name} (as typed)" for name in STEPS[3:6]]
     got = (reply.outcome, reply.understanding.query, reply.understanding.rewritten, names(reply))
     assert got == ("answered", "And the gadget?", False, [*STEPS[:7], *again, *STEPS[6:]])
+
+
+def test_tokens_are_those_of_the_prompt_that_is_logged(world: World) -> None:
+    """What the first attempt drew is not logged under the second one's prompt."""
+
+    def script(prompt: Prompt, sampling: Sampling) -> Iterable[Delta]:
+        rewritten = "widget" in prompt.question
+        draw = Delta("", finish="abstain", token_ids=(1, 2), logprobs=(-1.0, -2.0))
+        return [draw] if rewritten else quoting(prompt, sampling)
+
+    first = world.assistant(quoting).reply("How much does the widget cost?")
+    world.assistant(script).reply("And the gadget?", conversation_id=first.conversation_id)
+    record = world.turns[-1]
+    asked = record.prompt[-1].text.splitlines()[-1]
+    got = (asked, record.token_ids, record.logprobs)
+    assert got == ("Question: And the gadget?", (7,), (-0.5,))
 
 
 def test_when_both_find_nothing_the_rewriting_is_shown(world: World) -> None:

@@ -317,3 +317,15 @@ def test_searches_beside_a_writer(opened: tuple[Store, Retriever]) -> None:
     assert seen <= whole | set(DOCUMENTS.values())
     found = retriever.search("quokka number", 10, mode="lexical")
     assert sorted(sources(found)) == ["s1", "s2", "s3"]
+
+
+def test_own_language_first(tmp_path: Path) -> None:
+    """Of passages that match alike, the one in the question's language comes first."""
+    store = Store(tmp_path / "k.db", English.id, English.dim)
+    put(store, English(), "english", "Docker docker docker engine")
+    put(store, English(), "中文", "docker docker 引擎，说明")
+    put(store, English(), "long", "Docker " + "and many other words " * 20)
+    retriever = Retriever(store, English(), exact, SearchSettings())
+    assert sources(retriever.search("docker 是什么", 3)) == ["中文", "english", "long"]
+    assert sources(retriever.search("docker", 3, mode="lexical")) == ["english", "中文", "long"]
+    store.close()
