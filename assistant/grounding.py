@@ -28,7 +28,7 @@ _MARK = re.compile(rf"\s*[\[【]({_NUMBERS})[\]】]")
 #: Marks at the head of what follows a full stop, and one that may still be coming.
 _MARKS = re.compile(rf"(?:\s*[\[【]{_NUMBERS}[\]】][。.]?)+")
 _MARK_BEGUN = re.compile(r"\s*(?:[\[【][\d\s,，、]*)?")
-_TAG = re.compile(r"(?<!`)</?[A-Za-z][^<>\n]{0,200}>(?!`)")
+_TAG = re.compile(r"(?<!`)(?:</?[A-Za-z][^<>\n]{0,200}>)+(?!`)")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _AUXILIARY = re.compile(r"\b\w+n['’]t\b", re.I)
 _NEGATION = re.compile(
@@ -89,7 +89,7 @@ class Grounder:
             self.dropped += 1
             return None
         mark = self._cite(passage, start, end, verbatim=True)
-        return Grounded(f"{_displayed(passage.chunk, start, end)} [{mark}]", "quote")
+        return Grounded(_displayed(passage.chunk, start, end, f" [{mark}]"), "quote")
 
     def sentence(self, text: str) -> Grounded | None:
         """Check a sentence the policy wrote; None where it must not be shown."""
@@ -242,17 +242,27 @@ def _figures(text: str) -> set[str]:
     return set(_NUMBER.findall(plain))
 
 
-def _displayed(chunk: Chunk, start: int, end: int) -> str:
-    """A quote as Markdown: code in fences, tags in prose as code, so that both are read as text."""
+def _displayed(chunk: Chunk, start: int, end: int, mark: str) -> str:
+    """A quote as Markdown: code in fences, tags in prose as code, so that both are read as text.
+
+    The mark stands behind the first prose, before any fence.
+    """
     parts, at = [], start
     for a, b in chunk.code:
         a, b = max(a, at), min(b, end)
         if a < b:
-            parts.append(_TAG.sub(r"`\g<0>`", chunk.text[at:a].rstrip()))
-            parts.append(f"\n\n```\n{chunk.text[a:b].strip(chr(10))}\n```\n\n")
+            prose = chunk.text[at:a].strip()
+            parts += [_tagged(prose)] if prose else []
+            parts.append("```\n" + chunk.text[a:b].strip("\n") + "\n```")
             at = b
-    parts.append(_TAG.sub(r"`\g<0>`", chunk.text[at:end].strip() if parts else chunk.text[at:end]))
-    return "".join(parts)
+    prose = chunk.text[at:end].strip() if parts else chunk.text[at:end]
+    parts += [_tagged(prose)] if prose else []
+    parts[0] += "\n\n" + mark.strip() if parts[0].endswith("```") else mark
+    return "\n\n".join(parts)
+
+
+def _tagged(prose: str) -> str:
+    return _TAG.sub(r"`\g<0>`", prose)
 
 
 def marks_removed(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 PHRASES: dict[str, dict[str, str]] = {
@@ -85,3 +86,51 @@ def abstain(language: str, query: str, absent: Sequence[str], near: Sequence[str
     elif near:
         text += closest.format(near=joint.join(near))
     return text
+
+_DETAILS_ZH = tuple(
+    (re.compile(pattern), wording)
+    for pattern, wording in (
+        (r"(\d+) turns, (\d+) in the window", r"\1 轮对话，\2 轮在窗口内"),
+        (r"(\d+) passages, (\d+) messages", r"\1 段资料，\2 条消息"),
+        (r": (\d+) passages", r"：\1 段"),
+        (r"(\d+) set aside", r"搁置 \1 段"),
+        (r"(\d+) pass\b", r"\1 段通过"),
+        (r"(\d+) citations", r"\1 处引用"),
+        (r"first question", "第一个问题"),
+        (r"stands alone", "可独立理解"),
+        (r"opens like a follow-up", "以追问的方式开头"),
+        (r"a pronoun points back", "代词指向上文"),
+        (r"too few words to stand alone", "词太少，不能独立理解"),
+        (r"a pure (\w+): nothing to search", "无需检索"),
+        (r"told of a mistake: search again, elsewhere", "被指出有误，换处重新检索"),
+        (r"^question: ", "提问："),
+        (r"^greeting: ", "问候："),
+        (r"^thanks: ", "致谢："),
+        (r"^farewell: ", "告别："),
+        (r"^capability: ", "询问能力："),
+        (r"^correction: ", "指正："),
+        (r"^answered, ", "已回答，"),
+        (r"^abstained, ", "未作答，"),
+        (r"^refused, ", "已拒绝，"),
+        (r"^crisis, ", "危机关怀，"),
+        (r"^social, ", "寒暄，"),
+        (r"^failed, ", "失败，"),
+        (r"^allow\b", "通过"),
+        (r"^annotate\b", "标注"),
+        (r"^refuse\b", "拒绝"),
+        (r"^block\b", "阻止"),
+        (r": stop$", "：完成"),
+        (r": stopped$", "：已停止"),
+        (r": abstain$", "：不作答"),
+        (r": unsupported$", "：无依据"),
+        (r": length$", "：达到长度上限"),
+    )
+)
+
+
+def told(detail: str, language: str) -> str:
+    """A step's detail in the language of the page; steps write them in English."""
+    if language == "zh":
+        for pattern, wording in _DETAILS_ZH:
+            detail = pattern.sub(wording, detail)
+    return detail

@@ -5,6 +5,7 @@ A step returns one line for "why this answer". A step that ends the turn sets `s
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,7 @@ from retrieval.text import content_words, language, query_terms, terms
 from safety import Context, Guard, Verdict
 
 NOTHING_YET = Understanding("question", "", False, "en", "")
+_ADDRESS = re.compile(r"(?:https?://|www\.)[^\s<>\"'`\[\]{}()）】」，。、；]+")
 SOCIAL = ("greeting", "thanks", "farewell", "capability")
 
 
@@ -207,7 +209,7 @@ def conclude(state: State, parts: Parts) -> str:
     corrected = state.understanding.intent == "correction"
     if state.outcome == "answered":
         if corrected:
-            state.answer = f"{say('corrected', state.language)} {state.answer}"
+            state.answer = f"{say('corrected', state.language)}\n\n{state.answer}"
     elif state.outcome is None:
         state.outcome = "abstained"
         state.citations = ()
@@ -249,7 +251,12 @@ def _note(state: State, delta: Delta) -> None:
 
 def _screened(text: str, state: State, parts: Parts) -> str | None:
     """The sentence as it may be shown, or None where the whole answer must be withdrawn."""
-    context = Context(language=state.language, conversation=state.conversation_id)
+    context = Context(
+        language=state.language,
+        conversation=state.conversation_id,
+        # an address the documents hold word for word carries nothing of the conversation away
+        allowed_urls=_addresses(state.passages),
+    )
     verdict = parts.guard.screen(text, "output", context)
     if verdict.action != "allow":
         state.verdicts.append(verdict)
@@ -260,10 +267,17 @@ def _screened(text: str, state: State, parts: Parts) -> str | None:
     return verdict.safe_text or text
 
 
+def _addresses(passages: list[Passage]) -> frozenset[str]:
+    found = {a for p in passages for a in _ADDRESS.findall(p.chunk.text)}
+    return frozenset(found | {a.rstrip(".,:;!?") for a in found})
+
+
 def _joined(shown: list[str], text: str, tongue: str) -> str:
     if not shown:
         return text
-    return ("\n\n" if "\n" in text or "\n" in shown[-1] else " ") + text
+    if "\n" in text or "\n" in shown[-1]:
+        return "\n\n" + text
+    return " " + text
 
 
 def _absent(query: str, parts: Parts) -> list[str]:

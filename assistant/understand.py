@@ -131,6 +131,10 @@ _NAMED = re.compile(
 _LONG = 300
 
 
+#: A question of fewer terms says too little to be searched a second time as it is.
+TOPIC = 3
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """Whether a message leans on the turn before, and the reason, for "why this answer"."""
@@ -157,7 +161,10 @@ def understand(text: str, history: Sequence[Turn], tongue: str = "auto") -> Unde
     asked = _last_question(history)
     if asked is not None and _CORRECTION.search(text):
         rest = _MEANT.sub(" ", _CORRECTION.sub("", text))
-        query = " ".join([asked.reply.understanding.query, *content_words(rest)])
+        about = asked.reply.understanding.query
+        if len(query_terms(about)) < TOPIC and asked.reply.citations:
+            about = f"{about} {asked.reply.citations[0].title}"
+        query = " ".join([about, *content_words(rest)])
         return Understanding(
             "correction", query, True, spoken, "told of a mistake: search again, elsewhere"
         )

@@ -48,7 +48,8 @@ def search(connection: Connection, query: Sequence[str], k: int) -> dict[int, fl
     """Return chunk id -> BM25 (higher is better) of the best `k` chunks that hold any term."""
     if not query:
         return {}
-    match = " OR ".join('"' + term.replace('"', "") + '"' for term in query)
+    plain = (term.replace('"', "").replace("\0", "") for term in query)
+    match = " OR ".join(f'"{term}"' for term in plain)
     found = connection.execute(
         text(
             f"SELECT rowid, bm25(lexical, {HEADING_WEIGHT}, 1.0) AS score FROM lexical "

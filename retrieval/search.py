@@ -83,7 +83,10 @@ class Retriever:
             (key, score, _stages(key, score, rank, dense, found))
             for rank, (key, score) in enumerate(joined[: max(4 * k, k + OVERFETCH)], start=1)
         ]
-        return _own_language_first(self._store.passages(ranked), language(query))[:k]
+        passages = self._store.passages(ranked)
+        if mode == "fused":
+            passages = _own_language_first(passages, language(query))
+        return passages[:k]
 
     def rarity(self, terms: Sequence[str]) -> list[float]:
         """Inverse document frequency of each term over the whole store."""

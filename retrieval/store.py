@@ -32,7 +32,7 @@ from retrieval.schema import Chunk, Document, FileReport, Found, Passage, RootSt
 from retrieval.sources.base import belongs
 from retrieval.store_tables import CHANGE, CHUNK, DOCUMENT, EMBEDDING, META, METADATA, ROOT
 
-SCHEMA = "2"
+SCHEMA = "1"
 WAL_SAFE = (3, 51, 3)
 
 

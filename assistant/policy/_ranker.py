@@ -183,6 +183,8 @@ def candidates(passages: Sequence[Passage]) -> list[Candidate]:
             sentence = body[start:end]
             if len(sentence) < 2 or sentence in seen:
                 continue
+            if len(query_terms(sentence)) < 2:
+                continue
             if sentence.endswith(OPEN_ENDS) and not body[end:].strip():
                 continue
             seen.add(sentence)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+from assistant.phrases import told
 from assistant.schema import Citation, Excerpt, Reply
 from assistant.ui.render import anchor, escape, page
 from assistant.ui.strings import Language, ago, date, known, say, span
@@ -148,7 +149,7 @@ def _policy(reply: Reply, language: Language) -> str:
 def _steps(reply: Reply, language: Language) -> str:
     rows = "".join(
         f"<tr><td>{escape(step_name(step.name, language))}"
-        f'<small>{escape(step.detail)}</small></td><td class="pl-num">'
+        f'<small>{escape(told(step.detail, language))}</small></td><td class="pl-num">'
         f"{escape(span(language, step.seconds))}</td></tr>"
         for step in reply.steps
     )

@@ -51,7 +51,9 @@ class MiniLM:
         with torch.inference_mode():
             for first in range(0, len(order), self._batch):
                 rows = order[first : first + self._batch]
-                found = self._forward([texts[i] for i in rows])
+                # half a surrogate pair (JSON can carry one) is no text to the tokenizer
+                plain = [texts[i].encode("utf-8", "replace").decode("utf-8") for i in rows]
+                found = self._forward(plain)
                 vectors[rows] = found[: len(rows)].cpu().numpy()
         return vectors
 

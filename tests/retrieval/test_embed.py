@@ -22,6 +22,7 @@ TEXTS = [
     "x",
     "",
     "word " * 400,
+    "half a pair \ud83d and a zero \0",
 ]
 
 

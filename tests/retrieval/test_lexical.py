@@ -89,6 +89,7 @@ def test_what_is_found(connection: sa.Connection, question: str, expected: list[
         "cat\0",
         "- cat +",
         '""cat""',
+        "cat \ud800",
     ],
 )
 def test_operators_are_text(connection: sa.Connection, question: str) -> None:

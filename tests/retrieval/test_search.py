@@ -222,7 +222,7 @@ def test_an_empty_question_finds_nothing(opened: tuple[Store, Retriever], questi
     assert opened[1].search(question, 5) == []
 
 
-@pytest.mark.parametrize("question", ["?!…", "\"' OR *", "\0", "(" * 2_000])
+@pytest.mark.parametrize("question", ["?!…", "\"' OR *", "\0", "\ud800", "(" * 2_000])
 def test_marks_are_harmless(opened: tuple[Store, Retriever], question: str) -> None:
     """A question of marks is no error, and finds nothing by its terms."""
     assert opened[1].search(question, 5, mode="lexical") == []
