@@ -29,7 +29,7 @@ from rich.table import Table
 from assistant import Assistant, Reply, Settings, build_assistant, load
 from assistant.errors import AssistantError
 from assistant.memory import Memory
-from assistant.schema import Feedback
+from assistant.schema import Feedback, TurnRecord
 from retrieval import menu
 from retrieval.errors import RetrievalError
 from retrieval.schema import FileReport, IngestProgress, IngestSummary
@@ -40,6 +40,7 @@ from safety.errors import SafetyError
 
 OURS = (AssistantError, RetrievalError, SafetyError, RlhfError)
 
+logger = logging.getLogger(__name__)
 out = Console()
 err = Console(stderr=True)
 
@@ -188,7 +189,13 @@ def status(options: argparse.Namespace, settings: Settings) -> int:
     out.print(f"{health.documents} documents, {health.chunks} chunks, index lag {health.lag}")
     out.print(f"policy {card.name} ({card.model} {card.revision}), encoder {health.embedder}")
     out.print(f"moderators: {', '.join(health.moderators)}")
-    out.print(f"feedback: {counts}", highlight=False)
+    kinds = ", ".join(f"{number} {kind}" for kind, number in counts.feedback) or "none"
+    out.print(
+        f"logged: {counts.turns} turns of {counts.users} users, {counts.trainable} of them with "
+        f"consent to training; feedback: {kinds}",
+        highlight=False,
+        soft_wrap=True,
+    )
     out.print(f"data in {escape(health.data_dir)}, {health.conversations} conversations")
     return 0
 
@@ -246,7 +253,13 @@ def _open(settings: Settings) -> tuple[Assistant, PreferenceStore]:
     def on_feedback(feedback: Feedback) -> None:
         preferences.add_feedback(feedback)
 
-    assistant = build_assistant(settings, preferences.add_turn, on_feedback)
+    def on_turn(record: TurnRecord) -> None:
+        try:
+            preferences.add_turn(record)
+        except RlhfError as error:  # the answer was given; only its use for training is lost
+            logger.error("turn_not_logged turn=%s error=%s", record.turn_id, type(error).__name__)
+
+    assistant = build_assistant(settings, on_turn, on_feedback)
     return assistant, preferences
 
 

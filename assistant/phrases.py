@@ -87,6 +87,7 @@ def abstain(language: str, query: str, absent: Sequence[str], near: Sequence[str
         text += closest.format(near=joint.join(near))
     return text
 
+
 _DETAILS_ZH = tuple(
     (re.compile(pattern), wording)
     for pattern, wording in (

@@ -29,10 +29,10 @@ from assistant.schema import (
     Turn,
     Understanding,
 )
-from assistant.understand import understand
+from assistant.understand import language_of, understand
 from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import Passage
-from retrieval.text import content_words, language, query_terms, terms
+from retrieval.text import content_words, is_han, is_stop, query_terms, terms
 from safety import Context, Guard, Verdict
 
 NOTHING_YET = Understanding("question", "", False, "en", "")
@@ -87,7 +87,7 @@ class State:
 
 def screen_input(state: State, parts: Parts) -> str:
     """The guard sees the message before anything else does."""
-    spoken = language(state.user_text) if state.tongue == "auto" else state.tongue
+    spoken = language_of(state.user_text, state.history, state.tongue)
     state.understanding = replace(state.understanding, language=spoken)
     earlier = tuple(t.user_text for t in state.history[-4:])
     verdict = parts.guard.screen(
@@ -127,7 +127,7 @@ def retrieve(state: State, parts: Parts) -> str:
     seen: frozenset[int] = frozenset()
     query = state.understanding.query
     if state.understanding.intent == "correction":
-        seen = frozenset(c.chunk_id for t in state.history[-2:] for c in t.reply.citations)
+        seen = _shown_before(state.history)
     state.passages = parts.knowledge.search(query, parts.settings.policy.passages, exclude=seen)
     if state.understanding.rewritten and state.understanding.intent == "question":
         state.passages = _about(state.text, state.passages, parts)
@@ -135,6 +135,17 @@ def retrieve(state: State, parts: Parts) -> str:
         state.outcome = "abstained"
         state.answer = say("empty", state.language)
     return f"“{query}”: {len(state.passages)} passages"
+
+
+def _shown_before(history: list[Turn]) -> frozenset[int]:
+    """Chunks cited for the question that is being corrected, and in its corrections so far."""
+    seen: set[int] = set()
+    for turn in reversed(history):
+        seen.update(c.chunk_id for c in turn.reply.citations)
+        understood = turn.reply.understanding
+        if understood.query and understood.intent != "correction":
+            break
+    return frozenset(seen)
 
 
 def _about(text: str, passages: list[Passage], parts: Parts) -> list[Passage]:
@@ -236,9 +247,10 @@ def _sentences(state: State, parts: Parts, grounder: Grounder) -> Iterator[Groun
         else:
             found = [grounder.sentence(s) for s in cutter.feed(delta.text)]
         yield from (g for g in found if g is not None)
-    if state.finish != "abstain":
-        found = [grounder.sentence(s) for s in cutter.flush()]
-        yield from (g for g in found if g is not None)
+    rest = cutter.flush() if state.finish != "abstain" else []
+    if state.finish == "length" and grounder.citations:
+        return  # the last sentence was cut off, and there are whole ones
+    yield from (g for g in map(grounder.sentence, rest) if g is not None)
 
 
 def _note(state: State, delta: Delta) -> None:
@@ -284,6 +296,8 @@ def _absent(query: str, parts: Parts) -> list[str]:
     """Words of the question that no document holds, as written, three at most."""
     gone = []
     for word in content_words(query):
+        if is_han(word) and (len(word) < 2 or any(is_stop(c) for c in word)):
+            continue  # a fragment of the question, not a thing it names
         known = query_terms(word)
         rarest = parts.knowledge.rarity(["", *known])
         if known and all(value >= rarest[0] for value in rarest[1:]):

@@ -154,7 +154,7 @@ def understand(text: str, history: Sequence[Turn], tongue: str = "auto") -> Unde
     Returns:
         An understanding; `query` is "" where nothing is to be searched.
     """
-    spoken = _language(text, history) if tongue == "auto" else tongue
+    spoken = language_of(text, history, tongue)
     intent = _social(text)
     if intent is not None:
         return Understanding(intent, "", False, spoken, f"a pure {intent}: nothing to search")
@@ -260,8 +260,13 @@ def _last_question(history: Sequence[Turn]) -> Turn | None:
     return next((t for t in reversed(history) if t.reply.understanding.query), None)
 
 
-def _language(text: str, history: Sequence[Turn]) -> str:
-    """By script; "3.4?" and "Windows 呢？" keep the conversation's language."""
+def language_of(text: str, history: Sequence[Turn], tongue: str = "auto") -> str:
+    """The language to answer in: the one set, or by script.
+
+    "3.4?" and "Windows 呢？" keep the conversation's language.
+    """
+    if tongue != "auto":
+        return tongue
     before = history[-1].reply.language if history else ""
     letters = [c for c in text if c.isalpha()]
     if before and not letters:

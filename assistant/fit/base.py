@@ -44,7 +44,7 @@ def read(path: Path) -> list[Question]:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             for line in file:
                 found.append(_question(json.loads(line)))
-    except OSError as error:
+    except (OSError, EOFError) as error:
         raise ConfigError(f"cannot read {path}: {error}; give a .jsonl.gz of questions") from error
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
@@ -88,9 +88,12 @@ def answerable(questions: Sequence[Question]) -> list[Question]:
     return [q for q in questions if not q.impossible and q.answers]
 
 
-def _question(row: dict[str, object]) -> Question:
+def _question(row: object) -> Question:
+    if not isinstance(row, dict):
+        raise TypeError("not an object")
     answers = row.get("answers") or []
-    assert isinstance(answers, list)
+    if not isinstance(answers, list):
+        raise TypeError("answers is not a list")
     return Question(
         str(row["id"]),
         str(row["question"]),

@@ -9,6 +9,7 @@ baseline to beat.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ WORTHY = 0.3
 LIST_LINES = 6
 CODE_LINES = 14
 SHORT_CODE_LINES = 4
+_BLANK_LINE = re.compile(r"\n[ \t]*\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +92,11 @@ class Extract:
         scores = weights.scores(evidence.matrix)
         sure = weights.confidence(answerable(evidence, scores))
         minimum = self._minimum if self._minimum >= 0 else weights.threshold
-        chosen = pick(scores, sampling.variant)
-        if not chosen or sure < minimum:
+        found = variant(prompt, evidence.candidates, scores, sampling.variant)
+        if not found or sure < minimum:
             yield Delta("", finish="abstain", confidence=sure)
             return
-        for quote in quotes(prompt, [evidence.candidates[i] for i in chosen]):
+        for quote in found:
             number, start, end = quote
             text = prompt.passages[number - 1].chunk.text[start:end]
             yield Delta(text, quote=quote)
@@ -108,23 +110,38 @@ class Extract:
         """Nothing to give back."""
 
 
-def pick(scores: Matrix, variant: int) -> list[int]:
-    """Indices of the sentences to quote, best first; a variant leaves out what came before it."""
-    order = [int(i) for i in np.argsort(-scores, kind="stable")]
+def variant(
+    prompt: Prompt, found: Sequence[Candidate], scores: Matrix, number: int
+) -> list[tuple[int, int, int]]:
+    """Quotes of the answer `number` (0 = the best); no two answers share a word of the evidence."""
+    left = list(range(len(found)))
+    spans: list[tuple[int, int, int]] = []
+    for _ in range(number + 1):
+        spans = quotes(prompt, [found[i] for i in pick(scores, left)])
+        left = [i for i in left if not any(_inside(found[i], span) for span in spans)]
+    return spans
+
+
+def pick(scores: Matrix, left: Sequence[int]) -> list[int]:
+    """Which of the candidates `left` to quote, best first: as many as it takes to be sure."""
+    order = sorted(left, key=lambda i: -scores[i])
+    if not order:
+        return []
+    odds = np.exp(scores[order] - scores[order[0]])
+    odds /= odds.sum()
     chosen: list[int] = []
-    for _ in range(variant + 1):
-        order = [i for i in order if i not in chosen]
-        if not order:
-            return []
-        odds = np.exp(scores[order] - scores[order[0]])
-        odds /= odds.sum()
-        chosen, mass = [], 0.0
-        for i, probability in zip(order[:MOST], odds[:MOST], strict=False):
-            if chosen and (mass >= ENOUGH or probability < WORTHY * odds[0]):
-                break
-            chosen.append(i)
-            mass += float(probability)
+    mass = 0.0
+    for i, probability in zip(order[:MOST], odds[:MOST], strict=False):
+        if chosen and (mass >= ENOUGH or probability < WORTHY * odds[0]):
+            break
+        chosen.append(i)
+        mass += float(probability)
     return chosen
+
+
+def _inside(candidate: Candidate, span: tuple[int, int, int]) -> bool:
+    number, start, end = span
+    return candidate.passage + 1 == number and candidate.start < end and candidate.end > start
 
 
 def quotes(prompt: Prompt, chosen: Sequence[Candidate]) -> list[tuple[int, int, int]]:
@@ -157,7 +174,14 @@ def _continued(chunk: Chunk, end: int) -> int:
             if not whole and not announces:
                 return end
             return stop if whole else _lines(body, start, stop, most)
-    return _lines(body, end, len(body), LIST_LINES) if announces else end
+    return _lines(body, end, _paragraph_end(body, end), LIST_LINES) if announces else end
+
+
+def _paragraph_end(body: str, start: int) -> int:
+    """Where the paragraph (or list) after `start` ends: before the next blank line."""
+    begin = start + len(body[start:]) - len(body[start:].lstrip())
+    blank = _BLANK_LINE.search(body, begin)
+    return blank.start() if blank else len(body)
 
 
 def _lines(body: str, start: int, stop: int, most: int) -> int:
@@ -184,7 +208,7 @@ def build(options: PolicySettings, resources: Resources) -> Extract:
             f"cannot read {WEIGHTS}: {error}; restore it, or fit it with "
             "`python app.py train extract`"
         ) from error
-    if values["features"] != list(FEATURES) or values["answerable"] != list(ANSWERABLE):
+    if (values.get("features"), values.get("answerable")) != (list(FEATURES), list(ANSWERABLE)):
         raise ModelNotFound(
             f"{WEIGHTS} was fitted for other features; fit it with `python app.py train extract`"
         )

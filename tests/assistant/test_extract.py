@@ -20,7 +20,7 @@ from assistant.dialogue import Assistant
 from assistant.policy import extract
 from assistant.policy._ranker import Candidate
 from assistant.policy.base import Resources
-from assistant.policy.extract import MOST, WEIGHTS, build, pick, quotes
+from assistant.policy.extract import MOST, WEIGHTS, build, pick, quotes, variant
 from assistant.schema import Delta, Prompt, Sampling
 from retrieval.config import EmbedSettings
 from retrieval.embed import hashing
@@ -208,17 +208,39 @@ def test_the_contract_of_a_quoting_policy(texts: list[str], question: str, varia
 
 @given(st.lists(st.floats(-9, 9), max_size=12), st.integers(0, 5))
 def test_variants_are_disjoint(values: list[float], count: int) -> None:
-    """No sentence is picked for two variants, and each has three at the most."""
+    """No sentence is quoted in two variants, and each has three at the most."""
+    names = [f"Sentence {i} holds." for i in range(len(values))]
+    asked = prompt("?", *names)
+    found = [Candidate(i, 0, len(name), name) for i, name in enumerate(names)]
     scores = np.array(values)
-    picked = [i for variant in range(count + 1) for i in pick(scores, variant)]
-    sizes = [len(pick(scores, variant)) <= MOST for variant in range(count + 1)]
-    assert (len(picked), all(sizes)) == (len(set(picked)), True)
+    answers = [variant(asked, found, scores, number) for number in range(count + 1)]
+    quoted = [span for answer in answers for span in answer]
+    sizes = [len(answer) <= MOST for answer in answers]
+    assert (len(quoted), all(sizes)) == (len(set(quoted)), True)
+
+
+def test_a_variant_quotes_nothing_of_an_announced_list_again() -> None:
+    """What a sentence announced belongs to its quote: another answer does not repeat it."""
+    text = "Bring these papers:\na valid passport\na second photo\n\nBoats come back by six."
+    asked = prompt("?", text)
+    found = [
+        Candidate(0, text.index(c), text.index(c) + len(c), c)
+        for c in ("Bring these papers:", "a valid passport", "Boats come back by six.")
+    ]
+    scores = np.array([9.0, 5.0, 0.0])
+    answers = [variant(asked, found, scores, number) for number in range(3)]
+    quoted = [[text[a:b] for _, a, b in answer] for answer in answers]
+    assert quoted == [
+        ["Bring these papers:\na valid passport\na second photo"],
+        ["Boats come back by six."],
+        [],
+    ]
 
 
 @given(st.lists(st.floats(-9, 9), min_size=1, max_size=12))
 def test_the_best_sentence_comes_first(values: list[float]) -> None:
     """The answer begins with the sentence that scores highest."""
-    assert values[pick(np.array(values), 0)[0]] == max(values)
+    assert values[pick(np.array(values), range(len(values)))[0]] == max(values)
 
 
 def spans(text: str, *chosen: str) -> list[str]:
