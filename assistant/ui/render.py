@@ -20,6 +20,8 @@ from assistant.schema import Citation, Reply
 from assistant.ui.strings import Language, say
 
 _MARK = re.compile(r"\[(\d{1,3})\]")
+_FENCE = re.compile(r"^```\n(.*?)\n```$", re.MULTILINE | re.DOTALL)
+_QUOTED_TAG = re.compile(r"`((?:&lt;(?:(?!&gt;|`).){1,240}&gt;)+)`")
 _ANCHOR = re.compile(r"#cite-[A-Za-z0-9_-]+")
 _UNSAFE_ID = re.compile(r"[^A-Za-z0-9]")
 
@@ -197,10 +199,18 @@ def _mark(citation: Citation, turn_id: str, language: Language, linked: bool) ->
 
 
 def _plain(text: str, marks: Mapping[int, str]) -> str:
-    paragraphs = (part.strip() for part in re.split(r"\n\s*\n", text))
-    return "".join(
-        "<p>" + _marked(part, marks).replace("\n", "<br>") + "</p>" for part in paragraphs if part
-    )
+    """Quotes as they stand, but for the two marks that grounding adds: fences, and tags in ``."""
+    pieces = []
+    for i, part in enumerate(_FENCE.split(text)):
+        if i % 2:
+            pieces.append(f"<pre><code>{escape(part)}</code></pre>")
+            continue
+        for paragraph in re.split(r"\n\s*\n", part):
+            if paragraph.strip():
+                words = _marked(paragraph.strip(), marks)
+                words = _QUOTED_TAG.sub(r"<code>\1</code>", words).replace("\n", "<br>")
+                pieces.append(f"<p>{words}</p>")
+    return "".join(pieces)
 
 
 def _marked(text: str, marks: Mapping[int, str]) -> str:

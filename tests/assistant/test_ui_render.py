@@ -177,6 +177,15 @@ def test_links_lead_to_cards_of_the_panel() -> None:
     assert set(links) <= set(cards)
 
 
+def test_quoted_code_is_shown_as_code() -> None:
+    """A fence and a tag that grounding marked as code are code on the page, and inert."""
+    citation = replace(_reply().citations[0], verbatim=True, number=1)
+    text = "Use `<Keep :max='1'>` here: [1]\n\n```\n<img src=x onerror=alert(1)>\n  a  b\n```"
+    shown = render.answer(text, citations=[citation], turn_id="t")
+    assert "<code>&lt;Keep :max='1'&gt;</code>" in shown
+    assert "<pre><code>&lt;img src=x onerror=alert(1)&gt;&#10;  a  b</code></pre>" in shown
+
+
 def test_verbatim_answers_are_not_markdown() -> None:
     """Words quoted from a document keep their underscores, stars and number signs."""
     text = "# not a heading __init__ 2 * 3 * 4[1]"
