@@ -7,7 +7,6 @@ method takes the user and raises `ConversationNotFound` for somebody else's.
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,8 +17,8 @@ from pydantic import TypeAdapter
 
 from assistant.errors import ConversationNotFound, TurnNotFound
 from assistant.schema import Conversation, Message, Reply, Turn
+from retrieval import sqlite
 
-WAL_SAFE = (3, 51, 3)  # before, SQLite could corrupt a database on a WAL reset
 TITLE_CHARACTERS = 60
 
 _metadata = sa.MetaData()
@@ -67,8 +66,9 @@ class Memory:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
-        sa.event.listen(self._engine, "connect", _pragmas)
-        _metadata.create_all(self._engine)
+        sqlite.prepare(self._engine)
+        self._writer = self._engine.execution_options(begin="IMMEDIATE")
+        _metadata.create_all(self._writer)
 
     def open(self, conversation_id: str | None, user_id: str, first_words: str) -> str:
         """Return the id of an existing conversation, or of a new one where None is given.
@@ -81,7 +81,7 @@ class Memory:
                 self._own(connection, conversation_id, user_id)
             return conversation_id
         new, now = uuid4().hex, time.time()
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             connection.execute(
                 sa.insert(CONVERSATION).values(
                     id=new, user_id=user_id, title=_title(first_words), created=now, updated=now
@@ -91,7 +91,7 @@ class Memory:
 
     def add(self, turn: Turn, user_id: str) -> None:
         """Append a turn with its first candidate, in one transaction."""
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             self._own(connection, turn.conversation_id, user_id)
             last = sa.select(sa.func.coalesce(sa.func.max(TURN.c.place), -1))
             here = TURN.c.conversation_id == turn.conversation_id
@@ -116,7 +116,7 @@ class Memory:
 
     def add_candidate(self, reply: Reply) -> None:
         """Keep another answer to a stored turn; it is not chosen yet."""
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             _insert_candidate(connection, reply)
 
     def choose(self, turn_id: str, candidate_id: str, user_id: str) -> Turn:
@@ -125,7 +125,7 @@ class Memory:
         Raises:
             TurnNotFound: no such turn of this user, or no such candidate of that turn.
         """
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             self._turn(connection, turn_id, user_id)
             exists = connection.execute(
                 sa.select(CANDIDATE.c.id).where(
@@ -141,7 +141,7 @@ class Memory:
 
     def rate(self, turn_id: str, value: int, user_id: str) -> None:
         """Keep the thumb shown beside a turn: +1, -1, or 0 for none."""
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             self._turn(connection, turn_id, user_id)
             connection.execute(sa.update(TURN).where(TURN.c.id == turn_id).values(rating=value))
 
@@ -193,7 +193,7 @@ class Memory:
         """Give a conversation another title; an empty one is refused by keeping the old."""
         if not title.strip():
             return
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             self._own(connection, conversation_id, user_id)
             connection.execute(
                 sa.update(CONVERSATION)
@@ -203,19 +203,18 @@ class Memory:
 
     def delete(self, conversation_id: str, user_id: str) -> None:
         """Delete a conversation with all its turns and answers."""
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             self._own(connection, conversation_id, user_id)
             connection.execute(sa.delete(CONVERSATION).where(CONVERSATION.c.id == conversation_id))
 
     def delete_user(self, user_id: str) -> int:
         """Delete everything a user said; returns how many conversations there were."""
-        with self._engine.begin() as connection:
+        with self._writer.begin() as connection:
             done = connection.execute(
                 sa.delete(CONVERSATION).where(CONVERSATION.c.user_id == user_id)
             )
-        with self._engine.connect() as connection:
-            connection.execution_options(isolation_level="AUTOCOMMIT")
-            connection.execute(sa.text("VACUUM"))
+        with self._engine.execution_options(begin="").connect() as connection:
+            connection.exec_driver_sql("VACUUM")
         return int(done.rowcount)
 
     def close(self) -> None:
@@ -298,10 +297,3 @@ def _insert_candidate(connection: sa.Connection, reply: Reply) -> None:
 def _title(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= TITLE_CHARACTERS else line[: TITLE_CHARACTERS - 1] + "…"
-
-
-def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
-    journal = "WAL" if sqlite3.sqlite_version_info >= WAL_SAFE else "TRUNCATE"
-    for pragma in (f"journal_mode={journal}", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-    connection.execute("PRAGMA secure_delete=ON")

@@ -5,14 +5,12 @@ database and commits with the rows it indexes. One document version is one trans
 version's rows, terms and vectors leave and the new ones arrive together, or nothing does. Ids are
 never reused (AUTOINCREMENT), so a stale id can only miss, never hit something else.
 
-SQLite from 3.7.0 to 3.51.2 can corrupt a database when a WAL is reset under concurrent writers,
-so WAL is used only from 3.51.3 on; before, the rollback journal. Writers of several processes take
-turns by a lock file.
+Writers of several processes take turns by a lock file; how the file is opened is said in
+`retrieval.sqlite`.
 """
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +21,7 @@ import numpy as np
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
 
-from retrieval import lexical
+from retrieval import lexical, sqlite
 from retrieval.chunk import Piece
 from retrieval.embed.base import Vectors
 from retrieval.errors import IndexMismatch, StoreBusy, StoreError
@@ -33,7 +31,6 @@ from retrieval.sources.base import belongs
 from retrieval.store_tables import CHANGE, CHUNK, DOCUMENT, EMBEDDING, META, METADATA, ROOT
 
 SCHEMA = "1"
-WAL_SAFE = (3, 51, 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +83,7 @@ class Store:
             sa.URL.create("sqlite", database=str(path)),
             connect_args={"timeout": 60, "check_same_thread": False},
         )
-        sa.event.listen(self._engine, "connect", _pragmas)
-        sa.event.listen(self._engine, "begin", _begin)
+        sqlite.prepare(self._engine)
         self._writer = self._engine.execution_options(begin="IMMEDIATE")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -364,23 +360,6 @@ class Store:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
-
-
-def _pragmas(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # `_begin` begins; the driver would leave reads without
-    journal = "WAL" if sqlite3.sqlite_version_info >= WAL_SAFE else "TRUNCATE"
-    for pragma in (
-        f"journal_mode={journal}",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        "trusted_schema=OFF",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: sa.Connection) -> None:
-    mode = connection.get_execution_options().get("begin", "DEFERRED")
-    connection.exec_driver_sql(f"BEGIN {mode}")
 
 
 def _vector(blob: bytes) -> Vectors:

@@ -85,7 +85,7 @@ class PreferenceStore:
             self._engine = open_engine(path, self.settings.busy_seconds)
         except OSError as error:
             raise StoreError(f"cannot open the preference log {path}: {error}") from error
-        self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
+        self._writer = self._engine.execution_options(begin="IMMEDIATE")
         try:
             with self._write() as db:
                 open_version(db, keyed_hash(self._key, "check", ""), self._clock())

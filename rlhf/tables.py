@@ -12,9 +12,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
-import sqlite3
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -31,19 +29,17 @@ from sqlalchemy import (
     Table,
     Text,
     create_engine,
-    event,
     insert,
     inspect,
     select,
 )
 from sqlalchemy.engine import Connection
 
+from retrieval import sqlite
 from rlhf.errors import SecretMismatch, StoreError, StoreTooNew
 
 #: Written into every new log; raise it together with a migration.
 SCHEMA_VERSION = 1
-#: SQLite 3.7.0 to 3.51.2 can corrupt a database when the write-ahead log is reset.
-FIRST_SAFE_WAL = (3, 51, 3)
 
 metadata = MetaData()
 
@@ -195,16 +191,10 @@ Index("candidate_by_prompt", candidate.c.turn_id, candidate.c.prompt_sha256)
 Index("feedback_by_slot", feedback.c.turn_id, feedback.c.slot, feedback.c.seq)
 
 
-def journal_mode(version: tuple[int, ...]) -> str:
-    """WAL where this SQLite resets it safely, else the truncated rollback journal."""
-    return "WAL" if version >= FIRST_SAFE_WAL else "TRUNCATE"
-
-
 def open_engine(path: Path, busy_seconds: float) -> Engine:
     """Open an engine on the log at `path`; a new file is readable by its owner only.
 
-    A transaction begins as its execution option `begin` says: "BEGIN IMMEDIATE" takes the
-    writer's lock at once, so that two writers wait for each other instead of failing half-way.
+    Transactions begin as `retrieval.sqlite.prepare` says.
     """
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     engine = create_engine(
@@ -213,8 +203,7 @@ def open_engine(path: Path, busy_seconds: float) -> Engine:
         # Chinese stays readable in the file, and half its size
         json_serializer=lambda value: json.dumps(value, ensure_ascii=False),
     )
-    event.listen(engine, "connect", _prepare)
-    event.listen(engine, "begin", _begin)
+    sqlite.prepare(engine)
     return engine
 
 
@@ -243,21 +232,3 @@ def open_version(db: Connection, secret_check: str, now: float) -> None:
             "the secret file does not belong to this log; put back the one it was made with, or "
             "no user of it can be found again"
         )
-
-
-def _prepare(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves
-    mode = journal_mode(sqlite3.sqlite_version_info)
-    for pragma in (
-        f"journal_mode = {mode}",
-        "synchronous = FULL",
-        "foreign_keys = ON",
-        "secure_delete = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _begin(connection: Connection) -> None:
-    words = connection.get_execution_options().get("begin", "BEGIN")
-    if words:
-        connection.exec_driver_sql(words)

@@ -77,6 +77,7 @@ HEAVY = {
         "retrieval/store*.py",
         "retrieval/tables.py",
         "retrieval/lexical.py",
+        "retrieval/sqlite.py",
         "assistant/memory*.py",
         "rlhf/preferences*.py",
         "rlhf/tables.py",

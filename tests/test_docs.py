@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import app
 import pytest
 from pydantic import BaseModel, SecretStr
 
+import app
 from assistant.config import load
 from retrieval.text import sentences
 

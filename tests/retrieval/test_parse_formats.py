@@ -4,7 +4,7 @@ import datetime
 import json
 from pathlib import Path
 
-import openpyxl  # type: ignore[import-untyped]  # it ships no types
+import openpyxl
 import pptx
 import pytest
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from retrieval.sqlite import journal_mode
 from rlhf.config import PreferenceSettings
 from rlhf.errors import SecretMismatch, StoreBusy, StoreError, StoreTooNew
 from rlhf.preferences import PreferenceStore
-from rlhf.tables import SCHEMA_VERSION, journal_mode
+from rlhf.tables import SCHEMA_VERSION
 
 MakeRecord = Any
 MakeFeedback = Any
