@@ -190,6 +190,9 @@ def write_prompt(state: State, parts: Parts) -> str:
 def compose(state: State, parts: Parts) -> Iterator[str]:
     """Generate, check support and screen, sentence by sentence; yields what may be shown."""
     assert state.prompt is not None
+    if not state.prompt.passages:
+        state.finish = "abstain"  # nothing to answer from: no policy is asked to invent
+        return
     settings = parts.settings.policy
     grounder = Grounder(state.prompt.passages, parts.knowledge.rarity, settings.unsupported)
     shown: list[str] = []

@@ -498,7 +498,7 @@ def test_folders_are_added_and_removed(
     root.hover()
     root.locator('[data-action="open-remove"]').click()
     root.locator('[data-action="remove"]').click()
-    playwright.expect(page.locator("#pl-library .pl-note")).to_contain_text("1 document removed")
+    playwright.expect(page.locator("#pl-shelf .pl-note")).to_contain_text("1 document removed")
     playwright.expect(_ask(page, "What do bees like?")).not_to_contain_text("thyme")
 
 

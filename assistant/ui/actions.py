@@ -15,8 +15,8 @@ import gradio as gr
 from assistant.schema import Feedback, FeedbackKind, Turn
 from assistant.ui.desk import USER, Desk, toast
 from assistant.ui.layout import Play, Updates
-from assistant.ui.library import Library
 from assistant.ui.render_chat import ASK_WHY, REASONS
+from assistant.ui.shelf import Shelf
 from assistant.ui.state import View
 from assistant.ui.turns import Turns
 
@@ -58,10 +58,10 @@ def read(message: str) -> Call | None:
 class Actions:
     """The methods; `run` picks one by the call's action."""
 
-    def __init__(self, desk: Desk, turns: Turns, library: Library) -> None:
+    def __init__(self, desk: Desk, turns: Turns, shelf: Shelf) -> None:
         self.desk = desk
         self.turns = turns
-        self.library = library
+        self.shelf = shelf
 
     def run(self, message: str, view: View, consent: bool, request: gr.Request) -> Play:
         """Do what the page asks for."""
@@ -73,10 +73,10 @@ class Actions:
         elif call.action in ("open", "rename", "delete"):
             yield from self._on_conversation(call, view)
         elif call.action == "stop-reading":
-            self.library.stop(request)
+            self.shelf.stop(request)
             yield {}
         elif call.action == "remove" and call.root:
-            yield from self.library.remove(call.root, view)
+            yield from self.shelf.remove(call.root, view)
         else:
             yield {}
 

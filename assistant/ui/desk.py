@@ -78,7 +78,7 @@ class Desk:
         status = self.assistant.index_status()
         return {
             self.page.sessions: render_side.sessions(chats, view.conversation_id, view.language),
-            self.page.library: render_side.library(status, view.language, note),
+            self.page.shelf: render_side.shelf(status, view.language, note),
             self.page.status: render_side.summary_line(status, view.language),
         }
 

@@ -36,7 +36,7 @@ class Page:
     folder: gr.Textbox
     add: gr.Button
     progress: gr.Markdown
-    library: gr.Markdown
+    shelf: gr.Markdown
     consent: gr.Checkbox
     status: gr.Markdown
     language: gr.Radio
@@ -126,7 +126,7 @@ def _sidebar(language: Language, folders: bool) -> dict[str, Any]:
         )
         parts["add"] = gr.Button(say(language, "folder_add"), size="sm", elem_id="pl-add")
     parts["progress"] = _html("pl-progress")
-    parts["library"] = _html("pl-library")
+    parts["shelf"] = _html("pl-shelf")
     parts["consent"] = gr.Checkbox(
         label=say(language, "consent"),
         info=say(language, "consent_info"),

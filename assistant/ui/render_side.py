@@ -39,7 +39,7 @@ def sessions(
     )
 
 
-def library(status: IndexStatus, language: Language, note: str = "") -> str:
+def shelf(status: IndexStatus, language: Language, note: str = "") -> str:
     """What is indexed, root by root. `note` is a sentence on what just happened."""
     rows = "".join(_root(root, language) for root in status.roots)
     if not rows:

@@ -14,8 +14,8 @@ from assistant.ui.actions import Actions
 from assistant.ui.base import AssistantLike
 from assistant.ui.desk import Desk, guarded, toast
 from assistant.ui.layout import Page, Play, Updates
-from assistant.ui.library import Library
 from assistant.ui.middleware import is_loopback
+from assistant.ui.shelf import Shelf
 from assistant.ui.state import View
 from assistant.ui.strings import LANGUAGES, pick
 from assistant.ui.turns import Turns
@@ -40,11 +40,11 @@ def build_blocks(assistant: AssistantLike, settings: Settings) -> gr.Blocks:
         language = pick(settings.serve.language, "", "")
         page = layout.build(language, folders=folders)
         desk = Desk(assistant, settings, page, folders)
-        turns, library = Turns(desk), Library(desk)
-        actions = Actions(desk, turns, library)
+        turns, shelf = Turns(desk), Shelf(desk)
+        actions = Actions(desk, turns, shelf)
         _wire_page(blocks, desk, actions)
         _wire_chat(page, turns, actions)
-        _wire_library(page, library)
+        _wire_shelf(page, shelf)
     blocks.queue(max_size=64, default_concurrency_limit=4, api_open=False)
     return blocks
 
@@ -105,14 +105,14 @@ def _wire_chat(page: Page, turns: Turns, actions: Actions) -> None:
     )
 
 
-def _wire_library(page: Page, library: Library) -> None:
+def _wire_shelf(page: Page, shelf: Shelf) -> None:
     page.files.upload(
-        guarded(library.upload, library.failed),
+        guarded(shelf.upload, shelf.failed),
         [page.files, page.view],
         page.outputs(),
         **_OPTIONS,
     )
-    add: Callable[..., Play] = guarded(library.add_folder, library.failed)
+    add: Callable[..., Play] = guarded(shelf.add_folder, shelf.failed)
     for trigger in (page.add.click, page.folder.submit):
         trigger(add, [page.folder, page.view], page.outputs(), **_OPTIONS)
 

@@ -19,7 +19,7 @@ from assistant.ui import layout
 from assistant.ui.actions import Actions, read
 from assistant.ui.desk import Desk, guarded
 from assistant.ui.layout import Updates
-from assistant.ui.library import Library
+from assistant.ui.shelf import Shelf
 from assistant.ui.state import View
 from assistant.ui.turns import Turns
 from tests.assistant.ui_double import Double
@@ -43,8 +43,8 @@ class Rig:
             self.page = layout.build("en", folders=folders)
         self.desk = Desk(self.double, Settings(home=home), self.page, folders)
         self.turns = Turns(self.desk)
-        self.library = Library(self.desk)
-        self.actions = Actions(self.desk, self.turns, self.library)
+        self.shelf = Shelf(self.desk)
+        self.actions = Actions(self.desk, self.turns, self.shelf)
         self.shown: Updates = {self.page.view: View()}
 
     @property
@@ -244,7 +244,7 @@ def test_uploads_are_read_and_the_temporary_files_go(rig: Rig, tmp_path: Path) -
     good, bad = tmp_path / "员工手册.md", tmp_path / "bad.txt"
     good.write_text("# 员工手册\n\n年假为每年十五天。", encoding="utf-8")
     bad.write_bytes(b"\xff\xfe\x00")
-    rig.play(rig.library.upload([str(good), str(bad)], rig.view, REQUEST))
+    rig.play(rig.shelf.upload([str(good), str(bad)], rig.view, REQUEST))
     assert "1 added" in rig.text("progress")
     assert "bad.txt" in rig.text("progress")
     assert "Save it as UTF-8" in rig.text("progress")
@@ -254,23 +254,23 @@ def test_uploads_are_read_and_the_temporary_files_go(rig: Rig, tmp_path: Path) -
     rig.ask("年假有几天？")
     assert "年假为每年十五天" in rig.text("history")
     rig.press("remove", root="uploads")
-    assert "1 document removed" in rig.text("library")
+    assert "1 document removed" in rig.text("shelf")
 
 
 def test_folders_are_added_by_path(rig: Rig, tmp_path: Path) -> None:
     """A folder of this computer is read; a wrong path is a sentence, not an error."""
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.md").write_text("# A\n\nBees like thyme.", encoding="utf-8")
-    rig.play(rig.library.add_folder(str(tmp_path / "notes"), rig.view, REQUEST))
+    rig.play(rig.shelf.add_folder(str(tmp_path / "notes"), rig.view, REQUEST))
     assert "1 added" in rig.text("progress")
-    rig.play(rig.library.add_folder(str(tmp_path / "none"), rig.view, REQUEST))
+    rig.play(rig.shelf.add_folder(str(tmp_path / "none"), rig.view, REQUEST))
     assert "no folder or file at this path" in rig.text("progress")
 
 
 def test_folders_of_a_shared_server_are_closed(tmp_path: Path) -> None:
     """Where the chat is served to others, nobody names folders of the server."""
     rig = Rig(tmp_path, folders=False)
-    rig.play(rig.library.add_folder("/etc", rig.view, REQUEST))
+    rig.play(rig.shelf.add_folder("/etc", rig.view, REQUEST))
     assert "only be added on the computer" in rig.text("progress")
     assert len(rig.double.papers) == 1
 

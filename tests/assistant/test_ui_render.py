@@ -135,7 +135,7 @@ def test_hostile_words_anywhere_stay_words(word: str) -> None:
         render_panel.panel(reply, {1: excerpt}, "zh"),
         render_panel.panel(reply, {1: None}, "en"),
         render_side.sessions([Conversation(word, "u", word, 1.0, 1.0, 1)], word, "en"),
-        render_side.library(IndexStatus(1, 1, 2, 1, word, (root,)), "en", word),
+        render_side.shelf(IndexStatus(1, 1, 2, 1, word, (root,)), "en", word),
         render_side.progress(IngestProgress(1, 2, 1, 1, 0.5, report), [report], "en"),
         render_side.ingested(
             IngestSummary(1, 1, 0, 0, 0, 1, 1, 0.5, (report,), ((word, 2),)), "en"

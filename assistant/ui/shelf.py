@@ -23,7 +23,7 @@ RATE = 4.0
 Ticks = Iterator[IngestProgress | IngestSummary]
 
 
-class Library:
+class Shelf:
     """The handlers that change what is indexed."""
 
     def __init__(self, desk: Desk) -> None:
