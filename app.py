@@ -146,7 +146,7 @@ def ask(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def ingest(options: argparse.Namespace, settings: Settings) -> int:
-    """Take in paths with a progress bar; 1 where any file failed."""
+    """Take in paths with a progress bar; 1 where any file failed, empty ones aside."""
     assistant, preferences = _open(settings)
     try:
         summary = _show(assistant.ingest(options.paths))
@@ -164,7 +164,7 @@ def ingest(options: argparse.Namespace, settings: Settings) -> int:
         f"{len(summary.failures)} failed; {summary.embedded} chunks embedded in "
         f"{summary.seconds:.1f} s ({rate:.0f}/s)."
     )
-    return 1 if summary.failures else 0
+    return 1 if any(f.reason != "empty" for f in summary.failures) else 0
 
 
 def status(options: argparse.Namespace, settings: Settings) -> int:

@@ -38,6 +38,7 @@ from assistant.steps import Parts, State
 from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import IndexStatus, IngestProgress, IngestSummary
 from safety import Guard
+from safety.leaks import mask
 
 STEPS: tuple[tuple[str, Callable[[State, Parts], str]], ...] = (
     ("screen input", steps.screen_input),
@@ -284,13 +285,16 @@ class Assistant:
     # knowledge ----------------------------------------------------------------------------------
 
     def excerpt(self, citation: Citation) -> Excerpt:
-        """The document around a citation; `current` is False once that version is gone."""
+        """The document around a citation; `current` is False once that version is gone.
+
+        Secrets (keys, tokens) are masked here as they are in the answer.
+        """
         document = self._knowledge.document(citation.document_id)
-        if document is None or document.text[citation.start : citation.end] != citation.quote:
+        start, end = citation.start, citation.end
+        if document is None or mask(document.text[start:end]).text != citation.quote:
             return Excerpt(citation, "", citation.quote, "", current=False)
-        text, start, end = document.text, citation.start, citation.end
-        before = text[max(0, start - AROUND) : start]
-        after = text[end : end + AROUND]
+        before = mask(document.text[max(0, start - AROUND) : start]).text
+        after = mask(document.text[end : end + AROUND]).text
         return Excerpt(citation, before, citation.quote, after, current=True)
 
     def ingest(self, paths: Sequence[Path]) -> Iterator[IngestProgress | IngestSummary]:

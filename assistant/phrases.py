@@ -42,6 +42,10 @@ PHRASES: dict[str, dict[str, str]] = {
         "“{query}” in the documents.",
         "zh": "谢谢指出，我之前的回答可能有误，但在文档中没有找到关于“{query}”的更好答案。",
     },
+    "set_aside": {
+        "en": "Passages set aside because they try to give me instructions: {number}.",
+        "zh": "另有 {number} 段资料试图向我下达指令，未被采用。",
+    },
     "no_other": {
         "en": "I found no other answer in the documents.",
         "zh": "文档中没有找到其他答案。",

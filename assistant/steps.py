@@ -34,6 +34,7 @@ from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import Passage
 from retrieval.text import content_words, is_han, is_stop, query_terms, terms
 from safety import Context, Guard, Verdict
+from safety.leaks import mask
 
 NOTHING_YET = Understanding("question", "", False, "en", "")
 _ADDRESS = re.compile(r"(?:https?://|www\.)[^\s<>\"'`\[\]{}()）】」，。、；]+")
@@ -209,7 +210,7 @@ def compose(state: State, parts: Parts) -> Iterator[str]:
         state.answer = say("failed", state.language, reason=str(error))
         return
     finally:
-        state.citations = grounder.citations
+        state.citations = tuple(_unleaked(c) for c in grounder.citations)
     state.answer = "".join(shown)
     if state.answer:
         state.outcome = "answered"
@@ -235,6 +236,9 @@ def conclude(state: State, parts: Parts) -> str:
         else:
             absent = _absent(query, parts)
             state.answer = abstain(state.language, state.text.strip(), absent, _near(state))
+            aside = sum(v.action == "quarantine" for v in state.verdicts)
+            if aside:
+                state.answer += " " + say("set_aside", state.language, number=str(aside))
     if state.outcome in ("refused", "crisis", "failed"):
         state.citations = ()
     return f"{state.outcome}, {len(state.citations)} citations"
@@ -280,6 +284,12 @@ def _screened(text: str, state: State, parts: Parts) -> str | None:
         state.answer = verdict.reply
         return None
     return verdict.safe_text or text
+
+
+def _unleaked(citation: Citation) -> Citation:
+    """The citation with secrets masked, as the answer's text has them."""
+    masked = mask(citation.quote).text
+    return citation if masked == citation.quote else replace(citation, quote=masked)
 
 
 def _addresses(passages: list[Passage]) -> frozenset[str]:

@@ -171,11 +171,22 @@ def _cancel(language: Language) -> str:
 
 
 def _failures(failures: Sequence[FileReport], language: Language) -> str:
+    """Files that could not be read; empty ones apart, and without alarm: nothing is amiss."""
+    empty = [f for f in failures if f.reason == "empty"]
+    bad = [f for f in failures if f.reason != "empty"]
+    return _listed(bad, "failed_files", "", language) + _listed(
+        empty, "empty_files", " pl-calm", language
+    )
+
+
+def _listed(failures: Sequence[FileReport], key: str, calm: str, language: Language) -> str:
     if not failures:
         return ""
     items = "".join(_failure(report, language) for report in failures[:_SHOWN_FAILURES])
-    title = escape(count(language, "failed_files", len(failures)))
-    return f'<details class="pl-failures"><summary>{title}</summary><ul>{items}</ul></details>'
+    title = escape(count(language, key, len(failures)))
+    return (
+        f'<details class="pl-failures{calm}"><summary>{title}</summary><ul>{items}</ul></details>'
+    )
 
 
 def _failure(report: FileReport, language: Language) -> str:

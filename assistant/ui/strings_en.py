@@ -70,6 +70,8 @@ ENGLISH: dict[str, str] = {
     "updated": "{n} updated",
     "unchanged": "{n} unchanged",
     "gone": "{n} removed",
+    "empty_files": "{n} files have no text",
+    "empty_files_one": "{n} file has no text",
     "failed_files": "{n} files could not be read",
     "failed_files_one": "{n} file could not be read",
     "consent": "Use my feedback for training",

@@ -70,6 +70,8 @@ CHINESE: dict[str, str] = {
     "updated": "更新 {n}",
     "unchanged": "未变 {n}",
     "gone": "移除 {n}",
+    "empty_files": "{n} 个文件没有文字",
+    "empty_files_one": "{n} 个文件没有文字",
     "failed_files": "{n} 个文件无法读取",
     "failed_files_one": "{n} 个文件无法读取",
     "consent": "允许用我的反馈来训练",

@@ -352,6 +352,35 @@ def test_a_moderator_that_raises_blocks(world: World) -> None:
     assert got == ("refused", "fault", ["screen input", "conclude"])
 
 
+def test_a_secret_in_a_document_is_masked_everywhere_it_is_shown(world: World) -> None:
+    """The answer, its citation and the excerpt around it hold no key; the excerpt is current."""
+    key = "AKIAIOSFODNN7QWERTYU"
+    folder = world.documents / "secret"
+    folder.mkdir()
+    text = f"# Ops\n\nThe staging bucket uses the key {key} today. Rotate {key} every month.\n"
+    (folder / "ops.md").write_text(text, encoding="utf-8")
+    assistant = world.assistant(Scripted(quoting))
+    for _ in assistant.ingest([folder]):
+        pass
+    reply = assistant.reply("Which key does the staging bucket use?")
+    excerpts = [assistant.excerpt(c) for c in reply.citations]
+    shown = reply.text + "".join(c.quote for c in reply.citations)
+    shown += "".join(e.before + e.quote + e.after for e in excerpts)
+    assert (reply.outcome, key in shown, [e.current for e in excerpts]) == (
+        "answered",
+        False,
+        [True],
+    )
+
+
+def test_silence_says_that_passages_were_set_aside(world: World) -> None:
+    """Where an injected passage was the only evidence, the user is told why nothing is said."""
+    reply = world.assistant(Scripted(says(Delta("", finish="abstain")))).reply(
+        "How much does the zeppelin cost?"
+    )
+    assert (reply.outcome, "set aside" in reply.text) == ("abstained", True)
+
+
 def test_a_passage_that_instructs_is_set_aside(world: World) -> None:
     """A document cannot give the policy orders: its passage is not shown to it."""
     policy = Scripted(quoting)
