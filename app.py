@@ -140,7 +140,8 @@ def ask(options: argparse.Namespace, settings: Settings) -> int:
         _print_why(reply)
     err.print(
         f"[dim]{reply.outcome} in {reply.seconds * 1000:.0f} ms · go on with: "
-        f"ask --continue {reply.conversation_id} …[/]"
+        f"ask --continue {reply.conversation_id} …[/]",
+        soft_wrap=True,
     )
     return 0
 
@@ -187,7 +188,10 @@ def status(options: argparse.Namespace, settings: Settings) -> int:
     out.print(table)
     card = health.policy
     out.print(f"{health.documents} documents, {health.chunks} chunks, index lag {health.lag}")
-    out.print(f"policy {card.name} ({card.model} {card.revision}), encoder {health.embedder}")
+    out.print(
+        f"policy {card.name} ({card.model} {card.revision}), encoder {health.embedder}",
+        soft_wrap=True,
+    )
     out.print(f"moderators: {', '.join(health.moderators)}")
     kinds = ", ".join(f"{number} {kind}" for kind, number in counts.feedback) or "none"
     out.print(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from transformers.utils import logging
 
 from retrieval.config import EmbedSettings
 from retrieval.embed.base import Kind, Vectors
@@ -88,6 +89,7 @@ def build(options: EmbedSettings) -> MiniLM:
     Raises:
         ModelUntrusted: the file is not the one that was measured.
     """
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a bar for 0.2 s of loading is noise in every command
     folder = packaged()
     found = _sha256(folder / "model.safetensors")
     if found != SHA256:
