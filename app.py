@@ -118,6 +118,8 @@ def chat(options: argparse.Namespace, settings: Settings) -> int:
 
     try:
         ui.serve(assistant, settings, ready)
+    except KeyboardInterrupt:
+        err.print("\nStopped. Documents, conversations and feedback are kept.")
     finally:
         assistant.close()
         preferences.close()
