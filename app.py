@@ -12,6 +12,7 @@ import sys
 import time
 import webbrowser
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -105,10 +106,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def chat(options: argparse.Namespace, settings: Settings) -> int:
     """Serve the chat until interrupted."""
     began = time.monotonic()
-    with err.status("Getting ready…"):
-        assistant, preferences = _open(settings)
-        ui = menu.load("assistant.ui", "app")
-        assistant.warm()
 
     def ready(address: str) -> None:
         seconds = time.monotonic() - began
@@ -116,26 +113,24 @@ def chat(options: argparse.Namespace, settings: Settings) -> int:
         if settings.serve.open_browser:
             webbrowser.open(address)
 
-    try:
-        ui.serve(assistant, settings, ready)
-    except KeyboardInterrupt:
-        err.print("\nStopped. Documents, conversations and feedback are kept.")
-    finally:
-        assistant.close()
-        preferences.close()
+    with ExitStack() as stack:
+        with err.status("Getting ready…"):
+            assistant, _ = stack.enter_context(_opened(settings))
+            ui = menu.load("assistant.ui", "app")
+            assistant.warm()
+        try:
+            ui.serve(assistant, settings, ready)
+        except KeyboardInterrupt:
+            err.print("\nStopped. Documents, conversations and feedback are kept.")
     return 0
 
 
 def ask(options: argparse.Namespace, settings: Settings) -> int:
     """Answer one question with its sources."""
-    assistant, preferences = _open(settings)
-    try:
+    with _opened(settings) as (assistant, _):
         reply = assistant.reply(
             " ".join(options.question), conversation_id=options.conversation, surface="terminal"
         )
-    finally:
-        assistant.close()
-        preferences.close()
     out.print(reply.text, markup=False, highlight=False, soft_wrap=True)
     _print_sources(reply)
     if options.why:
@@ -150,12 +145,8 @@ def ask(options: argparse.Namespace, settings: Settings) -> int:
 
 def ingest(options: argparse.Namespace, settings: Settings) -> int:
     """Take in paths with a progress bar; 1 where any file failed, empty ones aside."""
-    assistant, preferences = _open(settings)
-    try:
+    with _opened(settings) as (assistant, _):
         summary = _show(assistant.ingest(options.paths))
-    finally:
-        assistant.close()
-        preferences.close()
     _print_failures(summary.failures)
     if summary.ignored:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in summary.ignored)
@@ -172,12 +163,8 @@ def ingest(options: argparse.Namespace, settings: Settings) -> int:
 
 def status(options: argparse.Namespace, settings: Settings) -> int:
     """Print what is indexed."""
-    assistant, preferences = _open(settings)
-    try:
+    with _opened(settings) as (assistant, preferences):
         health, index, counts = assistant.health(), assistant.index_status(), preferences.counts()
-    finally:
-        assistant.close()
-        preferences.close()
     table = Table("Source", "Documents", "Chunks", "Synchronised", "Failed")
     for root in index.roots:
         table.add_row(
@@ -208,12 +195,8 @@ def status(options: argparse.Namespace, settings: Settings) -> int:
 
 def forget(options: argparse.Namespace, settings: Settings) -> int:
     """Remove a root from the knowledge base; 1 where nothing was known under that name."""
-    assistant, preferences = _open(settings)
-    try:
+    with _opened(settings) as (assistant, _):
         removed = assistant.forget(options.path)
-    finally:
-        assistant.close()
-        preferences.close()
     out.print(f"{removed} documents removed.")
     return 0 if removed else 1
 
@@ -252,7 +235,9 @@ def train(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _open(settings: Settings) -> tuple[Assistant, PreferenceStore]:
+@contextmanager
+def _opened(settings: Settings) -> Iterator[tuple[Assistant, PreferenceStore]]:
+    """The assistant and the preference log, wired; both are closed whatever happens."""
     preferences = PreferenceStore(settings.home / "preferences.db")
     preferences.purge()
 
@@ -265,8 +250,11 @@ def _open(settings: Settings) -> tuple[Assistant, PreferenceStore]:
         except RlhfError as error:  # the answer was given; only its use for training is lost
             logger.error("turn_not_logged turn=%s error=%s", record.turn_id, type(error).__name__)
 
-    assistant = build_assistant(settings, on_turn, on_feedback)
-    return assistant, preferences
+    try:
+        with build_assistant(settings, on_turn, on_feedback) as assistant:
+            yield assistant, preferences
+    finally:
+        preferences.close()
 
 
 def _pairs(values: Sequence[str]) -> dict[str, str]:

@@ -75,7 +75,6 @@ class Assistant:
         self._memory = memory
         self._on_turn = on_turn
         self._on_feedback = on_feedback
-        self._began = time.monotonic()
         self._ready = 0.0
 
     # one turn -----------------------------------------------------------------------------------

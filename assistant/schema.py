@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from retrieval.schema import Passage
@@ -278,4 +278,3 @@ class Health:
     data_dir: str
     conversations: int
     ready_seconds: float
-    notes: tuple[str, ...] = field(default_factory=tuple)

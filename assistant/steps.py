@@ -202,7 +202,7 @@ def compose(state: State, parts: Parts) -> Iterator[str]:
             passed = _screened(sentence.text, state, parts)
             if passed is None:
                 return
-            piece = _joined(shown, passed, state.language)
+            piece = _joined(shown, passed)
             shown.append(piece)
             yield piece
     except PolicyError as error:
@@ -297,7 +297,7 @@ def _addresses(passages: list[Passage]) -> frozenset[str]:
     return frozenset(found | {a.rstrip(".,:;!?") for a in found})
 
 
-def _joined(shown: list[str], text: str, tongue: str) -> str:
+def _joined(shown: list[str], text: str) -> str:
     if not shown:
         return text
     if "\n" in text or "\n" in shown[-1]:

@@ -38,6 +38,7 @@ class Retriever:
         self._settings = settings
         self._index: Index = backend.build(embedder.dim)
         self._sequence = 0
+        self._chunks = 0
         # FAISS allows concurrent searches but no search during a change
         self._lock = threading.Lock()
         self.refresh()
@@ -50,6 +51,7 @@ class Retriever:
                 self._index.remove(removed)
                 self._index.add(ids, vectors)
                 self._sequence = last
+                self._chunks = self._store.counts()[1]
             return self._sequence
 
     def search(
@@ -90,9 +92,9 @@ class Retriever:
 
     def rarity(self, terms: Sequence[str]) -> list[float]:
         """Inverse document frequency of each term over the whole store."""
-        total = self._store.counts()[1]
+        self.refresh()
         with self._store.read() as connection:
-            return lexical.rarity(connection, terms, total)
+            return lexical.rarity(connection, terms, self._chunks)
 
     def status(self) -> IndexStatus:
         """What is indexed, and whether the served view lags behind the store."""

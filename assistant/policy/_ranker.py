@@ -72,14 +72,13 @@ class Candidate:
 class Evidence:
     """What a prompt offers.
 
-    `matrix` is (n, len(FEATURES)), a row a candidate; `extra` (n, 3) holds sentence cosine,
-    sentence coverage, and whether the passage has the question's rarest term; `terms` counts the
-    question's search terms.
+    `matrix` is (n, len(FEATURES)), a row a candidate; `rarest_found` says whether any candidate's
+    passage has the question's rarest term; `terms` counts the question's search terms.
     """
 
     candidates: tuple[Candidate, ...]
     matrix: Matrix
-    extra: Matrix
+    rarest_found: bool
     terms: int
 
 
@@ -203,7 +202,7 @@ def weigh(prompt: Prompt, resources: Resources) -> Evidence | None:
     cosines, passage_cosines = _cosines(prompt, short, resources)
     folded = simplified(prompt.question)
     kind = next((answer for asks, answer in _KINDS if asks.search(folded)), None)
-    rows, extra = [], []
+    rows = []
     for i, candidate, cosine in zip(kept, short, cosines, strict=True):
         p = candidate.passage
         fits = _fits(kind, candidate.text, prompt.question)
@@ -225,8 +224,8 @@ def weigh(prompt: Prompt, resources: Resources) -> Evidence | None:
                 float(candidate.text.rstrip().endswith(("?", "？"))),
             )
         )
-        extra.append((cosine, words.sentence[i], float(words.holds_rarest(p))))
-    return Evidence(tuple(short), np.array(rows), np.array(extra), len(words.query))
+    rarest = any(words.holds_rarest(c.passage) for c in short)
+    return Evidence(tuple(short), np.array(rows), rarest, len(words.query))
 
 
 class _Words:
@@ -294,7 +293,7 @@ class _Words:
 
 def answerable(evidence: Evidence, scores: Matrix) -> Matrix:
     """Features (len(ANSWERABLE),) of a question from its candidates and their logits (n,)."""
-    matrix, extra = evidence.matrix, evidence.extra
+    matrix = evidence.matrix
     order = np.argsort(-scores)
     top, second = order[0], order[min(1, len(order) - 1)]
     return np.array(
@@ -305,7 +304,7 @@ def answerable(evidence: Evidence, scores: Matrix) -> Matrix:
             matrix[:, 1].max(),
             matrix[top, 2],
             matrix[:, 3].max(),
-            extra[:, 2].max(),
+            float(evidence.rarest_found),
             scores[top] - scores[second],
             min(evidence.terms, 12) / 12,
         ]

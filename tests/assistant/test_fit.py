@@ -116,10 +116,10 @@ def examples(count: int, present: bool, seed: int) -> list[Example]:
     for _ in range(count):
         matrix = draw.normal(size=(6, len(FEATURES)))
         matrix[:, 0] += 3.0 * present * (np.arange(6) == 2)
-        extra = draw.normal(size=(6, 3)) + 2.0 * present
+        rarest = bool(draw.random() < (0.9 if present else 0.2))
         found = tuple(Candidate(0, n, n + 1, "s") for n in range(6))
         right = np.array([present and n == 2 for n in range(6)])
-        made.append(Example(Evidence(found, matrix, extra, 4), right, present))
+        made.append(Example(Evidence(found, matrix, rarest, 4), right, present))
     return made
 
 
