@@ -105,6 +105,21 @@ class Passage:
 
 
 @dataclass(frozen=True, slots=True)
+class Scope:
+    """Which documents a search may see; applied inside the search, never after it.
+
+    `readers` are the names (a user and their groups) of the one who asks: a document with an
+    access list is seen by those on it, one without a list by everybody. None: no access filter.
+    `since` and `until` bound the document's own date, in seconds since the epoch (UTC),
+    half-open: since <= date < until.
+    """
+
+    readers: frozenset[str] | None = None
+    since: float | None = None
+    until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FileReport:
     """What ingestion did with one file.
 
