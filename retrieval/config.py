@@ -56,6 +56,18 @@ class SearchSettings(BaseModel):
     max_terms: int = Field(48, ge=1, description="query terms searched; the first are kept")
 
 
+class RerankSettings(BaseModel):
+    """Which model reads the best candidates together with the question."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backend: str = Field("none", description="a file of retrieval/rerank/")
+    model: str = Field("", description="model name or folder, for backends that take one")
+    device: str = Field("cpu", description="torch device")
+    depth: int = Field(20, ge=1, le=500, description="best candidates of the fusion that are read")
+    batch_size: int = Field(16, ge=1, description="texts per forward pass")
+
+
 class RetrievalSettings(BaseModel):
     """All of retrieval."""
 
@@ -65,3 +77,4 @@ class RetrievalSettings(BaseModel):
     chunk: ChunkSettings = ChunkSettings()
     embed: EmbedSettings = EmbedSettings()
     search: SearchSettings = SearchSettings()
+    rerank: RerankSettings = RerankSettings()

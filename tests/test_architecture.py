@@ -58,9 +58,13 @@ MAY_IMPORT = {
 
 #: The files named for a heavy library; `*` crosses slashes.
 HEAVY = {
-    "torch": ("assistant/policy/local.py", "retrieval/embed/*.py"),
-    "transformers": ("assistant/policy/local.py", "retrieval/embed/*.py"),
-    "sentence_transformers": ("retrieval/embed/*.py",),
+    "torch": ("assistant/policy/local.py", "retrieval/embed/*.py", "retrieval/rerank/*.py"),
+    "transformers": (
+        "assistant/policy/local.py",
+        "retrieval/embed/*.py",
+        "retrieval/rerank/*.py",
+    ),
+    "sentence_transformers": ("retrieval/embed/*.py", "retrieval/rerank/*.py"),
     "peft": ("assistant/policy/local.py",),
     "faiss": ("retrieval/index/*.py",),
     "gradio": ("assistant/ui/*.py",),

@@ -33,7 +33,9 @@ def kitchen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("package", ["retrieval.embed", "retrieval.index", "assistant.policy"])
+@pytest.mark.parametrize(
+    "package", ["retrieval.embed", "retrieval.index", "retrieval.rerank", "assistant.policy"]
+)
 def test_the_menu_is_the_folder(package: str, root: Path) -> None:
     """What a folder offers is the names of its files, protocol and helpers left out."""
     files = {f.stem for f in root.joinpath(*package.split(".")).glob("*.py")}

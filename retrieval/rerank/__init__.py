@@ -1,0 +1,1 @@
+"""One file a backend; see `base.py` for the contract."""
