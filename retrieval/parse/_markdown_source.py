@@ -6,6 +6,7 @@ removed line by line, outside code only, because none of it is text that a reade
 
 from __future__ import annotations
 
+import html
 import re
 
 _FENCE = re.compile(
@@ -39,7 +40,15 @@ _TAG_LINE = re.compile(
 _OPENED = re.compile(r"<(/?)([A-Za-z][\w.]*)[^<>]*?(/?)>")
 _JSX_ATTRIBUTE = re.compile(r"(?P<tag><[A-Za-z][^<>{}]*?)\s[\w:@-]+=\{(?:[^{}]|\{[^{}]*\})*\}")
 _CONTAINER = re.compile(r"^(?P<indent>[\s>]*):{3,}\s*(?:[\w-]+)?(?P<title>.*)$")
-_TAB_MARK = re.compile(r"^[\s>]*@tab\b")
+_TAB_MARK = re.compile(r"^[\s>]*@tab(?::active)?\b(?P<label>[^#{\n]*)")
+#: What a tab or a card is called stands in an attribute, and a reader sees it.
+_LABEL = re.compile(
+    r"<(?:[A-Z][\w.]*|div)\b[^<>]*?\slabel=(?P<quote>[\"'])(?P<label>[^\"']+)(?P=quote)"
+    r"|<(?:Card|Accordion|Callout|Admonition|Aside|Step|Tab|Expandable|Note|Tip|Warning)\b"
+    r"[^<>]*?\stitle=(?P<mark>[\"'])(?P<title>[^\"']+)(?P=mark)"
+)
+_TERM = re.compile(r"^ {0,3}:[ \t]+(?P<body>\S.*)$")
+_NO_TERM = re.compile(r"^\s*(?:[#>|<`~:]|[-*+]\s|\d+[.)]\s|$)")
 _ADMONITION = re.compile(
     r"^(?P<indent>\s*)(?:(?:!!!|\?\?\?\+?)\s+[\w -]+?|===\+?(?=\s+\"))"
     r"\s*(?:\"(?P<title>[^\"]*)\")?\s*$"
@@ -59,6 +68,13 @@ _SHORTCODE = re.compile(r"\{\{[<%]-?\s*(/?[\w/.-]+)(.*?)-?[>%]\}\}")
 _LIQUID = re.compile(r"\{%-?\s*([\w-]+)(.*?)-?%\}")
 _PLAIN_ARGUMENT = re.compile(r"^\s*[\"']([^\"'/.]+)[\"']\s*$")
 _ATTRIBUTES = re.compile(r"[ \t]*(?<!\{)\{:?\s*[.#][A-Za-z_\u00c0-\uffff][^{}]*\}")
+#: The extensions of Microsoft's documents.
+_INCLUDE = re.compile(r"\[!INCLUDE\s*-?\s*\[(?P<label>[^\]]*)\]\s*\([^)]*\)\s*\]", re.I)
+_EXTENSION = re.compile(
+    r"\[!(?:div|video|code[\w-]*)\b(?:\[[^\]]*\]\([^)]*\)|[^\]\[]*)\]|\[!\w+\](?!\()", re.I
+)
+_INLINE_NOTE = re.compile(r"(?<![\\!\w])\^\[(?P<note>[^\]\[\n]+)\]")
+_ANY_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _INTERPOLATED = re.compile(r"\{\{\s*'([^']*)'\s*\}\}")
 _EDITOR_NOTE = re.compile(r"[ \t]*(?://|#|<!--|/\*)\s*\[!code[^\]]*\].*$")
 _HIGHLIGHT = re.compile(r"^\s*(?://|#|<!--|/\*|\{/\*)\s*highlight-(?:next-line|start|end)\b.*$")
@@ -74,6 +90,7 @@ def front_matter(source: str) -> tuple[str, str]:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         quote = text[0]
         text = text[1:-1].replace("\\" + quote, quote).replace("''", "'")
+    text = html.unescape(_ANY_TAG.sub("", _VARIABLE.sub(r"\1", text)))
     return ("" if text in ("|", ">", "|-", ">-") else text), source[found.end() :]
 
 
@@ -101,9 +118,18 @@ def _shortcode(found: re.Match[str]) -> str:
     return argument.group(1) if argument else ""
 
 
+def _included(line: str, found: re.Match[str]) -> str:
+    """Read an include inside a sentence as its label; the file it names is not opened."""
+    alone = not line.replace(found.group(), "").strip(" >")
+    return "" if alone else found.group("label").replace("_", " ")
+
+
 def _prose(line: str, alone: bool = False) -> str:
     """One line outside code without template tags and attribute lists."""
     line = _ONE_LINE_COMMENT.sub("", line)
+    line = _INCLUDE.sub(lambda found: _included(line, found), line)
+    line = _EXTENSION.sub("", line)
+    line = _INLINE_NOTE.sub(r" (\g<note>)", line)
     line = _TEMPLATE_TARGET.sub("](#)", line)
     line = _TEMPLATE_REFERENCE.sub(r"\1 #", line)
     line = _SPACED_TARGET.sub("](#)", line)
@@ -233,11 +259,23 @@ class _Cleaner:
             self._out += ["", indent + (admonition.group("title") or ""), ""]
         elif _TAG_LINE.match(line):
             self._enter(line)
+            for label in _LABEL.finditer(line):
+                name = label.group("label") or label.group("title")
+                self._out += ["", _prose(html.unescape(name))]
             self._out.append("")
-        elif _TAB_MARK.match(line) or _CONTENTS.match(line):
+        elif tab := _TAB_MARK.match(line):
+            self._out += ["", tab.group("label").strip(), ""]
+        elif _CONTENTS.match(line):
             self._out.append("")
+        elif (term := _TERM.match(line)) and self._out and not _NO_TERM.match(self._out[-1]):
+            self._define(self._out.pop().strip(), term.group("body"))
         else:
             between = not (self._out and self._out[-1].strip())
             alone = between and bool(_ONLY_TAGS.match(line))
             cleaned = _prose(line, alone) if alone else _outside_code(line)
             self._out.append(cleaned if cleaned.strip() else "")
+
+    def _define(self, term: str, body: str) -> None:
+        """Write an entry of a definition list as one item: the term, then what it means."""
+        colon = "：" if "\u4e00" <= term[-1] <= "\u9fff" else ": "
+        self._out += ["", f"- {term}{colon}{_outside_code(body)}"]

@@ -11,9 +11,11 @@ from markdown_it.token import Token
 
 from retrieval.config import ParseSettings
 from retrieval.parse._decode import decode
+from retrieval.parse._footnotes import references, take_footnotes
 from retrieval.parse._lines import join_lines
 from retrieval.parse._markdown_source import clean, front_matter, is_mdx
 from retrieval.parse.base import TextBuilder, scrub, tidy
+from retrieval.parse.table import append_rows
 from retrieval.parse.web import append_fragment
 from retrieval.schema import BlockKind, Parsed
 
@@ -30,7 +32,8 @@ _WIDE = "[\u3000-\u9fff\uff00-\uffef]"
 _STRONG = re.compile(f"(?P<before>.?){_STARS}(?P<inner>[^{_STARS}]*){_STARS}(?P<after>.?)")
 _WIDE_EDGE = re.compile(f"{_WIDE}$|^{_WIDE}")
 _CELL_BREAK = re.compile(r"(?<!\\)\|")
-_RULE = re.compile(r"^[\s|:-]*$")
+_RULE = re.compile(r"^[\s|:-]*-[\s|:-]*$")
+_PIPED = re.compile(r"^\s*\|.*\|\s*$")
 _LEADING_MARK = re.compile(r"^\s*(?:\[[ xX]\]\s+|\[!\w+\][+-]?)")
 
 
@@ -41,7 +44,9 @@ def parse(path: Path, settings: ParseSettings) -> Parsed:
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     if is_mdx(source):
         reader.disable("code")
-    _Walker(builder).run(reader.parse(clean(source)))
+    text, notes = take_footnotes(clean(source))
+    footnotes = {label: reader.parse(note) for label, note in notes.items()}
+    _Walker(builder, footnotes).run(reader.parse(text))
     return builder.build(title)
 
 
@@ -64,6 +69,11 @@ def _inline(tokens: Sequence[Token]) -> str:
     return "".join(pieces)
 
 
+def _cells(line: str) -> list[str]:
+    """Return the cells of a table's row that Markdown did not read as one."""
+    return [_settle(cell) for cell in _CELL_BREAK.split(line.strip().strip("|"))]
+
+
 def _strong(found: re.Match[str]) -> str:
     """Drop a pair of stars that has a Chinese character at one of its edges."""
     before, inner, after = found.group("before", "inner", "after")
@@ -79,15 +89,22 @@ def _settle(text: str) -> str:
 
 
 class _Walker:
-    """Turns the flat token list into headings and blocks."""
+    """Turns the flat token list into headings and blocks.
 
-    def __init__(self, builder: TextBuilder) -> None:
+    A footnote is read right behind the block that cites it first; its number is not text, because
+    in an answer it would look like a citation.
+    """
+
+    def __init__(self, builder: TextBuilder, footnotes: dict[str, list[Token]]) -> None:
         self._builder = builder
+        self._footnotes = footnotes
+        self._cited: list[str] = []
         self._level = 0
         self._quotes = 0
         self._lists: list[int | None] = []
         self._marker: str | None = None
         self._cells: list[str] | None = None
+        self._table: list[list[str]] = []
 
     def run(self, tokens: Sequence[Token]) -> None:
         """Append all of `tokens`."""
@@ -102,18 +119,53 @@ class _Walker:
                 self._level = int(token.tag[1])
             elif token.type == "heading_close":
                 self._level = 0
+            elif token.type.startswith(("table_", "tr_")):
+                self._row(token)
             else:
                 self._nest(token)
+            if self._cited and token.type in ("inline", "table_close") and self._cells is None:
+                self._notes()
+
+    def _notes(self) -> None:
+        """Append the notes cited by what was just appended; `pop`, because a note may cite."""
+        cited, self._cited = self._cited, []
+        for label in cited:
+            self.run(self._footnotes.pop(label, ()))
+
+    def _row(self, token: Token) -> None:
+        if token.type == "tr_open":
+            self._table.append([])
+            self._cells = self._table[-1]
+        elif token.type == "table_close":
+            append_rows(self._builder, self._table[0], self._table[1:])
+            self._table, self._cells = [], None
 
     def _inline_block(self, token: Token) -> None:
-        raw = _inline(token.children or ())
+        children = token.children or ()
+        if self._footnotes:
+            self._cited += references(" ".join(c.content for c in children if c.type == "text"))
+        raw = _inline(children)
         lines = raw.split(_SOFT)
-        if len(lines) > 1 and all(line.lstrip().startswith("|") for line in lines):
-            for line in lines:  # a table whose rule is damaged
-                if not _RULE.match(line):
-                    self._builder.row(_CELL_BREAK.split(line.strip().strip("|")))
+        ruled = any("|" in line and _RULE.match(line) for line in lines)
+        if self._cells is None and len(lines) > 1 and ruled:
+            self._damaged_table(lines)
+        elif self._cells is None and all(map(_PIPED.match, lines)):
+            append_rows(self._builder, (), map(_cells, lines))
         else:
             self._text(_settle(raw))
+
+    def _damaged_table(self, lines: list[str]) -> None:
+        """Append a table whose rule does not fit its header, and the prose around it."""
+        rules = (i for i, line in enumerate(lines) if "|" in line and _RULE.match(line))
+        rule = next(rules)
+        first = rule - 1 if rule and "|" in lines[rule - 1] else rule
+        last = rule + 1
+        while last < len(lines) and "|" in lines[last]:
+            last += 1
+        self._text(_settle(_SOFT.join(lines[:first])))
+        rows = [_cells(line) for line in lines[rule + 1 : last] if not _RULE.match(line)]
+        append_rows(self._builder, _cells(lines[first]) if first < rule else (), rows)
+        self._text(_settle(_SOFT.join(lines[last:])))
 
     def _nest(self, token: Token) -> None:
         if token.type in ("blockquote_open", "blockquote_close"):
@@ -131,15 +183,12 @@ class _Walker:
                 self._lists[-1] = number + 1
         elif token.type == "list_item_close":
             self._marker = None
-        elif token.type == "tr_open":
-            self._cells = []
-        elif token.type == "tr_close":
-            self._builder.row(self._cells or ())
-            self._cells = None
 
     def _text(self, text: str) -> None:
         if self._cells is not None:
             self._cells.append(text)
+        elif not text:
+            return
         elif self._level:
             self._builder.heading(self._level, _TRAILING_STARS.sub("", _ANCHOR.sub("", text)))
         elif self._marker is not None:

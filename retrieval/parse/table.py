@@ -44,13 +44,27 @@ def append_table(builder: TextBuilder, rows: Iterable[Sequence[str]]) -> None:
     cleaned = ([one_line(cell) for cell in row] for row in rows)
     filled = (row for row in cleaned if any(row))
     start = list(islice(filled, 2))
-    if len(start) == 2 and _is_header(start[0], start[1]):
-        header = start[0]
-        for row in chain(start[1:], filled):
-            builder.row([record(_named(header, row))])
+    if len(start) == 2 and is_header(start[0], start[1]):
+        append_rows(builder, start[0], chain(start[1:], filled))
     else:
-        for row in chain(start, filled):
+        append_rows(builder, (), chain(start, filled))
+
+
+def append_rows(builder: TextBuilder, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Append rows, each value beside its column's name; without names, the cells as they are.
+
+    A header without rows is a row itself.
+    """
+    names = [one_line(name) for name in header]
+    alone = any(names)
+    for row in rows:
+        alone = False
+        if any(names):
+            builder.row([record(_named(names, [one_line(cell) for cell in row]))])
+        else:
             builder.row(row)
+    if alone:
+        builder.row(names)
 
 
 def record(pairs: Iterable[tuple[str, str]]) -> str:
@@ -66,7 +80,7 @@ def _named(header: Sequence[str], row: Sequence[str]) -> Iterator[tuple[str, str
         yield header[index] if index < len(header) else "", value
 
 
-def _is_header(first: Sequence[str], second: Sequence[str]) -> bool:
+def is_header(first: Sequence[str], second: Sequence[str]) -> bool:
     """Whether a row names columns: several different short words, no numbers, few gaps."""
     names = [name for name in first if name]
     if len(names) < 2 or len(set(names)) < len(names) or len(names) * 2 < len(second):

@@ -44,8 +44,7 @@ def test_structure_of_a_chinese_document(page: Path) -> None:
         ("list_item", "2. 安装"),
         ("list_item", "嵌套"),
         ("quote", "引用"),
-        ("table_row", "名 | 值"),
-        ("table_row", "a | 甲乙"),
+        ("table_row", "名：a；值：甲乙"),
         ("code", "let x = 1\n\n  y"),
     ]
     assert parsed.title == "快速 上手"
