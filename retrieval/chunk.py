@@ -6,26 +6,37 @@ chunk; no chunk is longer than `max_tokens` unless one unbreakable word is; a ta
 split unless it alone is too long; no chunk crosses a heading.
 
 Order of work: sections (between headings) -> units (sentences, rows, code lines) -> pack units
-until `target_tokens`. A short last piece joins its predecessor where the limit allows. A heading
-belongs to the chunk's path, not to its text, so that it is searched once and never quoted as an
-answer; a section with headings only gives no chunk.
+until `target_tokens`. A short last piece joins its predecessor where the limit allows. A sentence
+that announces a list, a table or code (it ends in a colon) goes with what it announces; where that
+is too long for one piece, the sentence joins the path of the pieces that follow, so that an item
+keeps what it is an item of. A heading belongs to the chunk's path, not to its text, so that it is
+searched once and never quoted as an answer; a section with headings only gives no chunk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from retrieval.config import ChunkSettings
 from retrieval.schema import Block, Heading, Parsed
 from retrieval.text import count_tokens, sentences
 
-CHUNKER_VERSION = "chunk-2"
+CHUNKER_VERSION = "chunk-3"
+
+_COLONS = ":："
+#: A sentence that announces more than this is no caption; in characters.
+_LEAD_LENGTH = 200
+_ANNOUNCED = ("list_item", "table_row", "code")
+_SERIES = ("list_item", "table_row")
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A chunk before it is stored: offsets into the text and the headings above it.
+
+    The last of `headings` is the sentence that announces the list, where the list began in an
+    earlier piece.
 
     `code` are the stretches of program code in it, relative to `start`.
     """
@@ -38,9 +49,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
+    """What is never cut; `announces` says that it must not be parted from what follows."""
+
     start: int
     end: int
     tokens: int
+    announces: bool = False
 
 
 def chunk(parsed: Parsed, settings: ChunkSettings) -> list[Piece]:
@@ -51,11 +65,47 @@ def chunk(parsed: Parsed, settings: ChunkSettings) -> list[Piece]:
     """
     pieces: list[Piece] = []
     for path, blocks in _sections(parsed):
-        units = [u for block in blocks for u in _units(parsed.text, block, settings.max_tokens)]
+        units = [u for group in _announced(parsed, blocks, settings.max_tokens) for u in group]
         headings = path[1:] if path and path[0] == parsed.title else path
         code = [block for block in blocks if block.kind == "code"]
-        pieces.extend(Piece(a, b, headings, _code(code, a, b)) for a, b in _pack(units, settings))
+        leads = _leads(parsed.text, blocks)
+        for a, b in _pack(units, settings):
+            lead = next((text for x, y, text in leads if x < a < y), "")
+            under = (*headings, lead) if lead and lead not in headings else headings
+            pieces.append(Piece(a, b, under, _code(code, a, b)))
     return pieces
+
+
+def _announced(parsed: Parsed, blocks: Sequence[Block], limit: int) -> Iterator[list[_Unit]]:
+    """Yield the units of each block; the last one is marked where it announces the next block."""
+    for index, block in enumerate(blocks):
+        units = list(_units(parsed.text, block, limit))
+        after = blocks[index + 1].kind if index + 1 < len(blocks) else ""
+        if units and after in _ANNOUNCED and _is_lead(parsed.text, block):
+            units[-1] = replace(units[-1], announces=True)
+        yield units
+
+
+def _is_lead(text: str, block: Block) -> bool:
+    return block.kind not in ("code", "table_row") and text[block.end - 1] in _COLONS
+
+
+def _leads(text: str, blocks: Sequence[Block]) -> list[tuple[int, int, str]]:
+    """Return (start, end, sentence) of every list or table that a sentence announces."""
+    found: list[tuple[int, int, str]] = []
+    for index, block in enumerate(blocks):
+        last = index
+        while last + 1 < len(blocks) and blocks[last + 1].kind in _SERIES:
+            last += 1
+        if last == index or block.kind in _SERIES or not _is_lead(text, block):
+            continue
+        sentence = text[block.start : block.end]
+        a, b = sentences(sentence)[-1]
+        if b - a <= _LEAD_LENGTH:
+            found.append(
+                (blocks[index + 1].start, blocks[last].end, " ".join(sentence[a:b].split()))
+            )
+    return found
 
 
 def _code(blocks: Sequence[Block], start: int, end: int) -> tuple[tuple[int, int], ...]:
@@ -141,13 +191,21 @@ def _pack(units: Sequence[_Unit], settings: ChunkSettings) -> list[tuple[int, in
     for unit in units:
         full = size >= settings.target_tokens or size + unit.tokens > settings.max_tokens
         if not groups or full:
-            groups.append([])
-            size = 0
+            groups.append(_carried(groups, unit, settings.max_tokens))
+            size = _size(groups[-1])
         groups[-1].append(unit)
         size += unit.tokens
     if len(groups) > 1 and _size(groups[-2]) + _size(groups[-1]) <= settings.max_tokens:
         groups[-2:] = [groups[-2] + groups[-1]]
     return [(group[0].start, group[-1].end) for group in groups]
+
+
+def _carried(groups: list[list[_Unit]], unit: _Unit, limit: int) -> list[_Unit]:
+    """Take the sentence that announces `unit` off the last group; [] where there is none."""
+    last = groups[-1][-1] if groups and len(groups[-1]) > 1 else unit
+    if last.announces and last is not unit and last.tokens + unit.tokens <= limit:
+        return [groups[-1].pop()]
+    return []
 
 
 def _size(group: Sequence[_Unit]) -> int:

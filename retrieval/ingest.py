@@ -31,7 +31,7 @@ from retrieval.sources.base import Item, belongs
 from retrieval.store import Known, NewVersion, Store
 from retrieval.text import TERMS_VERSION, language
 
-PARSER_VERSION = "parse-1"
+PARSER_VERSION = "parse-2"
 #: Chunks waiting to be stored at most: enough to fill batches, few enough to lose on a stop.
 BATCH_CHUNKS = 128
 

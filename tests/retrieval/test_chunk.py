@@ -161,6 +161,24 @@ def test_an_example() -> None:
     ]
 
 
+@given(st.integers(1, 40), st.sampled_from(["list_item", "row", "code"]))
+def test_a_sentence_stays_with_what_it_announces(before: int, kind: str) -> None:
+    """A sentence that ends in a colon is never the last of a piece when a list follows."""
+    words = ("paragraph", " ".join(["word"] * before) + ".")
+    parsed = made(words, ("paragraph", "Do this:"), (kind, "first step"), ("paragraph", "End."))
+    assert not any(body.endswith("Do this:") for body in bodies(parsed))
+
+
+def test_the_items_of_a_long_list_keep_their_sentence() -> None:
+    """Pieces that begin inside a list have the sentence that announces it as their last heading."""
+    items = [("list_item", f"第 {n} 步：打开设置并保存。") for n in range(12)]
+    parsed = made(("h1", "安装"), ("paragraph", "先说一句。请按以下步骤操作："), *items)
+    first, *rest = chunk(parsed, SMALL)
+    assert first.headings == ("安装",)
+    assert rest
+    assert all(piece.headings == ("安装", "请按以下步骤操作：") for piece in rest)
+
+
 def test_chinese_sentences_are_packed() -> None:
     """Chinese is cut at its sentence ends, each chunk filled up to the target."""
     parsed = made(("paragraph", "今天下雨我们回家。" * 6))
