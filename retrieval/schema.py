@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 BlockKind = Literal["paragraph", "list_item", "table_row", "code", "quote"]
-Mode = Literal["fused", "dense", "lexical"]
+Mode = Literal["reranked", "fused", "dense", "lexical"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,9 @@ class Document:
     """One version of one document, as stored.
 
     `version` is the SHA-256 of the source's bytes; `modified` its time in seconds since the epoch
-    (UTC); `indexed` when this version became searchable.
+    (UTC); `indexed` when this version became searchable. `date` is what a search in time goes by:
+    the document's own date where its source tells one, else `modified`. `acl` names who may read
+    it; () is everybody.
     """
 
     id: int
@@ -58,6 +60,8 @@ class Document:
     version: str
     modified: float
     indexed: float
+    date: float = 0.0
+    acl: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """How one stage saw a passage: `stage` is dense, lexical or fused."""
+    """How one stage saw a passage: `stage` is dense, lexical, fused or reranked."""
 
     stage: str
     rank: int
@@ -87,10 +91,25 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class Older:
+    """What an earlier version of a passage's document says in its place.
+
+    `version` and `modified` as in `Document`; `text` is the earlier passage.
+    """
+
+    source: str
+    title: str
+    version: str
+    modified: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """A chunk as evidence: where it comes from, how old it is, and how it was found.
 
-    `score` is the fused score in [0, 1] (higher is better), comparable within one query only.
+    `score` in [0, 1] (higher is better) is of the last stage, comparable within one query only.
+    `also` names other sources of the same text, `older` earlier versions that were set aside.
     """
 
     chunk: Chunk
@@ -102,6 +121,8 @@ class Passage:
     indexed: float
     score: float
     found_by: tuple[Found, ...]
+    also: tuple[str, ...] = ()
+    older: tuple[Older, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +145,8 @@ class FileReport:
     """What ingestion did with one file.
 
     `outcome` is added, updated, unchanged, removed or failed; `reason` and `detail` are filled
-    for failures (reason from `retrieval.parse.base.REASONS`), `remedy` says what to do.
+    for failures (reason from `retrieval.parse.base.REASONS` or `retrieval.sources.base.REASONS`),
+    `remedy` says what to do. A `detail` without a reason is a remark, such as on a date.
     """
 
     source: str
@@ -152,7 +174,8 @@ class IngestProgress:
 class IngestSummary:
     """What a whole run did; `failures` name each file that could not be read.
 
-    `ignored` counts files of formats nobody reads, by suffix, found in folders.
+    `ignored` counts files of formats nobody reads, by suffix, found in folders. `remarks` are on
+    documents that were taken in though something about them was odd.
     """
 
     documents: int
@@ -165,11 +188,18 @@ class IngestSummary:
     seconds: float
     failures: tuple[FileReport, ...]
     ignored: tuple[tuple[str, int], ...] = ()
+    remarks: tuple[FileReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class RootStatus:
-    """One ingested folder or file: how much is in it and when it was last synchronised."""
+    """One source: how much is in it, when it was last synchronised, and whether that is enough.
+
+    `kind` is a file of retrieval/sources/. `checked` is the end of the last run that reached it,
+    `changed` of the last that changed something (seconds since the epoch); `every_minutes` is its
+    interval, 0 = only by hand; `lag` the seconds since a check was due; `pending` changes seen but
+    not taken in yet; `error` why the last run did not reach it.
+    """
 
     root: str
     documents: int
@@ -177,13 +207,31 @@ class RootStatus:
     synced: float
     newest: float
     failures: tuple[FileReport, ...]
+    kind: str = "files"
+    readers: tuple[str, ...] = ()
+    every_minutes: float = 0.0
+    checked: float = 0.0
+    changed: float = 0.0
+    lag: float = 0.0
+    pending: int = 0
+    error: FileReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class IndexStatus:
     """What is indexed: `sequence` is the last change in the store, `served` the last one searched.
 
-    Lag is `sequence - served`; zero means that every committed change can be found.
+    Lag is `sequence - served`; zero means that every committed change can be found. `embedder` is
+    the encoder whose vectors are searched.
+
+    Attributes:
+        index: how the vectors are searched, in FAISS's notation, and how many lie in the index.
+        delta: vectors that came after the index was made; searched one by one.
+        tombstones: vectors in the index that were removed since.
+        snapshot_age: seconds since the newest snapshot was made; None: there is none.
+        health: "" when all is well, else one sentence: what is wrong and what is done about it.
+        switching: the encoder whose vectors are being made to replace `embedder`'s, or "".
+        switched: share of the chunks it has seen, 0 to 1.
     """
 
     documents: int
@@ -192,3 +240,10 @@ class IndexStatus:
     served: int
     embedder: str
     roots: tuple[RootStatus, ...]
+    index: str = ""
+    delta: int = 0
+    tombstones: int = 0
+    snapshot_age: float | None = None
+    health: str = ""
+    switching: str = ""
+    switched: float = 1.0
