@@ -12,8 +12,10 @@ import lxml.html
 
 from retrieval.config import ParseSettings
 from retrieval.parse._decode import decode
+from retrieval.parse._grid import Cell, append_grid
 from retrieval.parse._lines import join_lines
-from retrieval.parse.base import TextBuilder, refuse, tidy
+from retrieval.parse.base import TextBuilder, one_line, refuse, tidy
+from retrieval.parse.table import record
 from retrieval.schema import BlockKind, Parsed
 
 SUFFIXES: tuple[str, ...] = (".html", ".htm", ".xhtml")
@@ -29,6 +31,7 @@ _DROPPED = _names(
     "button select input textarea datalist dialog nav menu"
 )
 _CHROME = frozenset(["header", "footer", "aside"])
+_HOLDERS = _names("div section ul ol p form span aside")
 _CHROME_ROLES = frozenset(["navigation", "banner", "contentinfo", "search", "complementary"])
 _HIDDEN_CLASSES = _names(
     "sr-only visually-hidden screen-reader-text headerlink header-anchor hash-link anchor- "
@@ -39,7 +42,23 @@ _BLOCKS = _names(
     "address hr center details summary header footer aside hgroup caption tr td th tbody "
     "thead tfoot table"
 )
+#: Parts of a page that are no part of its text, wherever they stand.
+_FURNITURE_CLASSES = _names(
+    "toc table-of-contents pagination pager navbar share social-share share-buttons newsletter "
+    "advertisement site-header site-footer related-posts edit-this-page skip-to-content"
+)
+_CONSENT = re.compile(
+    r"cookie[-_]?(?:banner|notice|bar|consent|popup|modal|overlay|message|alert|law|dialog)"
+    r"|consent[-_]?(?:banner|bar|popup|modal|dialog)|(?:^|\s)(?:cc-window|onetrust\S*|gdpr[-_]\w+)",
+    re.I,
+)
+#: A notice is short; a longer text of that name is what the page is about.
+_NOTICE_LENGTH = 2_000
+#: What keeps a definition from being one sentence.
+_STRUCTURE = _names("pre ul ol dl table blockquote h1 h2 h3 h4 h5 h6")
+_DEFINITION_LENGTH = 600
 _HIDING_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
+_NOTE_TAGS = _names("li p div dd aside section")
 _NOTE_LINK = re.compile(r"#(?:footnote|endnote|fn|cite_note|cite_ref)", re.I)
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]+)", re.I)
 _BLANKS = re.compile(r"\s+")
@@ -105,7 +124,18 @@ def _dropped(element: Any, in_article: bool) -> bool:
         return True
     if element.get("hidden") is not None or _HIDING_STYLE.search(element.get("style", "")):
         return True
-    return not _HIDDEN_CLASSES.isdisjoint(element.get("class", "").split())
+    classes = element.get("class", "")
+    if not _HIDDEN_CLASSES.isdisjoint(classes.split()):
+        return True
+    return tag in _HOLDERS and _is_furniture(element, classes)
+
+
+def _is_furniture(element: Any, classes: str) -> bool:
+    """Whether a part of the page is named for what is no text: a consent banner, a pager."""
+    if not _FURNITURE_CLASSES.isdisjoint(classes.lower().split()):
+        return True
+    named = f"{classes} {element.get('id', '')}"
+    return bool(_CONSENT.search(named)) and len(element.text_content()) < _NOTICE_LENGTH
 
 
 def _squeeze(text: str) -> str:
@@ -128,9 +158,14 @@ class _Walker:
         self._kinds: list[BlockKind] = ["paragraph"]
         self._marker: str | None = None
         self._article = 0
+        self._named: dict[str, Any] | None = None
+        self._cited: list[str] = []
+        self._said: set[str] = set()
 
     def block(self, element: Any) -> None:
-        """Append everything readable in `element`."""
+        """Append everything readable in `element`; the first call gives the whole tree."""
+        if self._named is None:
+            self._named = {one.get("id"): one for one in element.iter() if one.get("id")}
         article = element.tag in ("main", "article") or element.get("role") == "main"
         self._article += article
         self._text(element.text)
@@ -147,7 +182,10 @@ class _Walker:
 
     def _child(self, child: Any) -> None:
         tag = child.tag
-        if _dropped(child, self._article > 0):
+        if tag == "a" and _NOTE_LINK.match(child.get("href", "")):
+            self._cited.append(child.get("href")[1:])
+            return
+        if child.get("id") in self._said or _dropped(child, self._article > 0):
             return
         if tag in _HEADINGS:
             self._flush()
@@ -164,6 +202,9 @@ class _Walker:
             self._table(child)
         elif tag in ("ul", "ol"):
             self._list(child)
+        elif tag == "dl":
+            self._flush()
+            self._definitions(child)
         elif tag == "blockquote":
             self._flush()
             self._kinds.append("quote")
@@ -183,7 +224,7 @@ class _Walker:
         for child in element:
             if child.tag != "li":
                 self._child(child)
-            elif not _dropped(child, True):
+            elif child.get("id") not in self._said and not _dropped(child, True):
                 self._marker = f"{number}." if element.tag == "ol" else ""
                 number += 1
                 self._kinds.append("list_item")
@@ -193,12 +234,48 @@ class _Walker:
             self._text(child.tail)
         self._flush()
 
+    def _definitions(self, element: Any) -> None:
+        """Append a list of definitions: each with its term, in one item where it is short."""
+        terms: list[str] = []
+        defined = True
+        for child in element.iter("dt", "dd"):
+            if _dropped(child, True) or next(child.iterancestors("dl")) is not element:
+                continue
+            if child.tag == "dt":
+                terms = [] if defined else terms
+                terms.append(self._gather(child).rstrip("¶#"))
+                defined = False
+                continue
+            term, defined = one_line(" / ".join(filter(None, terms))), True
+            text = self._gather(child)
+            plain = not any(one.tag in _STRUCTURE for one in child.iterdescendants())
+            if plain and len(text) <= _DEFINITION_LENGTH:
+                self._builder.list_item(record([(term, one_line(text))]))
+            else:
+                self._builder.paragraph(term)
+                self.block(child)
+                terms = []
+        if not defined:
+            self._builder.paragraph("\n".join(terms))
+
     def _table(self, element: Any) -> None:
         for caption in element.iterchildren("caption"):
             self._builder.paragraph(self._gather(caption))
-        for row in element.iter("tr"):
-            cells = [cell for cell in row if cell.tag in ("td", "th")]
-            self._builder.row([self._gather(cell) for cell in cells if not _dropped(cell, True)])
+        append_grid(self._builder, map(self._cells, element.iter("tr")))
+
+    def _cells(self, row: Any) -> list[Cell]:
+        parent = row.getparent()
+        named = parent is not None and parent.tag == "thead"
+        return [
+            Cell(
+                self._gather(cell),
+                _count(cell.get("colspan")),
+                _count(cell.get("rowspan")),
+                named or cell.tag == "th",
+            )
+            for cell in row
+            if cell.tag in ("td", "th") and not _dropped(cell, True)
+        ]
 
     def _gather(self, element: Any) -> str:
         """Return all readable text inside `element`, its blocks as lines."""
@@ -207,13 +284,28 @@ class _Walker:
     def _flush(self) -> None:
         text = _settle(self._inline)
         self._inline = []
-        if not text:
-            return
-        if self._marker is not None:
+        if text and self._marker is not None:
             self._builder.list_item(text, self._marker)
             self._marker = None
-        else:
+        elif text:
             self._builder.paragraph(text, self._kinds[-1])
+        if self._cited:
+            self._notes()
+
+    def _notes(self) -> None:
+        """Append the notes just cited, which are not said again where they stand."""
+        cited, self._cited = self._cited, []
+        for name in cited:
+            note = (self._named or {}).get(name)
+            if note is not None and name not in self._said and note.tag in _NOTE_TAGS:
+                self._said.add(name)
+                self._builder.paragraph(self._gather(note))
+
+
+def _count(written: str | None) -> int:
+    """Read a span; what is no number spans one."""
+    written = written or ""
+    return int(written) if written.isascii() and written.isdigit() and len(written) < 9 else 1
 
 
 def _pieces(element: Any) -> Iterator[str]:
