@@ -5,89 +5,84 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import threading
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from retrieval import menu
 from retrieval.config import RetrievalSettings
 from retrieval.embed.base import Embedder
-from retrieval.ingest import Ingester, sources_of
+from retrieval.ingest import Ingester
+from retrieval.intake import Events, Intake
+from retrieval.ledger import UPLOADS, Ledger
 from retrieval.parse.worker import ParserPool
-from retrieval.schema import Document, IndexStatus, IngestProgress, IngestSummary, Mode, Passage
+from retrieval.schema import Document, IndexStatus, Mode, Passage
 from retrieval.search import Retriever
-from retrieval.sources import files
-from retrieval.sources.base import Item, belongs, storable
+from retrieval.serving import Serving
+from retrieval.sources._fetch import Fetcher
+from retrieval.sources.memory import Given
 from retrieval.store import Store
+from retrieval.tally import total
+from retrieval.watch import Keeper, OnSummary
 
-UPLOADS = "upload"
+__all__ = ["UPLOADS", "KnowledgeBase", "open_knowledge", "total"]
 
 
 class KnowledgeBase:
     """Everything known, and the ways in and out of it. Safe for several threads."""
 
-    def __init__(self, home: Path, settings: RetrievalSettings, embedder: Embedder) -> None:
+    def __init__(
+        self,
+        home: Path,
+        settings: RetrievalSettings,
+        embedder: Embedder,
+        fetcher: Fetcher | None = None,
+    ) -> None:
         self.embedder = embedder
         self._home = home
         self._store = Store(home / "knowledge.db", embedder.id, embedder.dim)
-        index = menu.load("retrieval.index", settings.search.index)
-        self._retriever = Retriever(self._store, embedder, index, settings.search)
+        self._serving = Serving(self._store, embedder, settings.search.index)
+        self._retriever = Retriever(self._serving, settings.search)
         self._pool = ParserPool(settings.parse)
         self._ingester = Ingester(self._store, embedder, settings, self._pool)
-        # two runs over one root would each prune what the other has not walked yet
-        self._ingesting = threading.Lock()
+        ledger = Ledger(home, self._store, settings.sync)
+        self._intake = Intake(home, settings, ledger, self._ingester, fetcher)
+        self._sync = settings.sync
+        self._keeper: Keeper | None = None
 
-    def ingest(self, paths: Sequence[Path]) -> Iterator[IngestProgress | IngestSummary]:
-        """Take in files and folders; progress, and a summary last that covers all paths.
+    def ingest(
+        self,
+        addresses: Sequence[Path | str],
+        *,
+        kind: str = "",
+        readers: Sequence[str] | None = None,
+        every: float | None = None,
+    ) -> Events:
+        """See `Intake.ingest`."""
+        return self._intake.ingest(addresses, kind=kind, readers=readers, every=every)
 
-        Raises:
-            SourceNotFound: a path does not exist; nothing was read.
-        """
-        roots = [(files.root(path), path) for path in paths]
-        with self._ingesting:
-            parts: list[IngestSummary] = []
-            for root, path in roots:
-                for event in self._ingester.run(root, files.walk(path)):
-                    if isinstance(event, IngestSummary):
-                        parts.append(event)
-                    else:
-                        yield event
-            yield total(parts)
+    def ingest_documents(
+        self, root: str, given: Iterable[Given], *, complete: bool = False
+    ) -> Events:
+        """See `Intake.hand_over`."""
+        return self._intake.hand_over(root, given, complete=complete)
 
-    def upload(
-        self, uploads: Sequence[tuple[str, Path]]
-    ) -> Iterator[IngestProgress | IngestSummary]:
-        """Copy files (display name, path) into the knowledge base's own folder and take them in.
+    def upload(self, uploads: Sequence[tuple[str, Path]]) -> Events:
+        """See `Intake.upload`."""
+        return self._intake.upload(uploads)
 
-        On disk a file is named by its content's hash; the display name is only a name in the
-        store, and a new upload of the same name replaces the old one.
-        """
-        folder = self._home / "uploads"
-        folder.mkdir(parents=True, exist_ok=True)
-        with self._ingesting:
-            named = [(storable(Path(name).name), path) for name, path in uploads]
-            items = [
-                Item(f"{UPLOADS}:{name}", _keep(folder, name, path), True, name)
-                for name, path in named
-            ]
-            yield from self._ingester.run(UPLOADS, items, prune=False)
+    def sync(self, root: str) -> Events:
+        """See `Intake.sync`."""
+        return self._intake.sync(root)
 
-    def forget(self, root: str) -> int:
-        """Remove a root and everything below it; returns how many documents there were."""
-        name = root if root == UPLOADS else str(Path(root).resolve())
-        known = {status.root for status in self._store.roots()}
-        name = root if root in known else name
-        removed = self._store.remove(sources_of(self._store, name))
-        for below in known | {name}:
-            if belongs(below, name):
-                self._store.drop_root(below)
-        if name == UPLOADS:
-            shutil.rmtree(self._home / "uploads", ignore_errors=True)
+    def keep_fresh(self, on_summary: OnSummary = lambda *_: None) -> None:
+        """Watch folders and check sources at their intervals until `close`."""
+        if self._keeper is None:
+            self._keeper = Keeper(self._intake, self._sync, on_summary)
+
+    def forget(self, name: str) -> int:
+        """See `Intake.forget`."""
+        removed = self._intake.forget(name)
         self._retriever.refresh()
         return removed
 
@@ -116,10 +111,14 @@ class KnowledgeBase:
 
     def status(self) -> IndexStatus:
         """What is indexed and how fresh it is."""
-        return self._retriever.status()
+        pending = self._keeper.pending() if self._keeper is not None else {}
+        return replace(self._retriever.status(), roots=self._intake.ledger.roots(pending))
 
     def close(self) -> None:
         """Stop the workers and close the database."""
+        if self._keeper is not None:
+            self._keeper.close()
+        self._intake.close()
         self._pool.close()
         self._store.close()
 
@@ -128,45 +127,3 @@ def open_knowledge(home: Path, settings: RetrievalSettings) -> KnowledgeBase:
     """Open (or create) the knowledge base in the folder `home`."""
     backend = menu.load("retrieval.embed", settings.embed.backend)
     return KnowledgeBase(home, settings, backend.build(settings.embed))
-
-
-def total(parts: Sequence[IngestSummary]) -> IngestSummary:
-    """Add summaries up."""
-    whole = IngestSummary(0, 0, 0, 0, 0, 0, 0, 0.0, ())
-    ignored: Counter[str] = Counter()
-    for part in parts:
-        whole = replace(
-            whole,
-            documents=whole.documents + part.documents,
-            added=whole.added + part.added,
-            updated=whole.updated + part.updated,
-            unchanged=whole.unchanged + part.unchanged,
-            removed=whole.removed + part.removed,
-            chunks=whole.chunks + part.chunks,
-            embedded=whole.embedded + part.embedded,
-            seconds=whole.seconds + part.seconds,
-            failures=whole.failures + part.failures,
-        )
-        ignored.update(dict(part.ignored))
-    return replace(whole, ignored=tuple(sorted(ignored.items())))
-
-
-def _keep(folder: Path, name: str, path: Path) -> Path:
-    """Copy under the hash of the content; the suffix stays because it picks the parser.
-
-    What cannot be copied stays where it is, for ingestion to read or to report by its name.
-    """
-    if not path.is_file():
-        return path
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        suffix = Path(name).suffix.lower()
-        target = folder / f"{digest[:32]}{suffix if suffix[1:].isalnum() else ''}"
-        if not target.exists():
-            part = target.with_suffix(".part")
-            shutil.copyfile(path, part)
-            os.replace(part, target)
-    except OSError:
-        return path
-    return target

@@ -7,19 +7,17 @@ side decides alone: a vector of unknown tokens ranks by chance.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
-from types import ModuleType
 
 from retrieval import lexical
 from retrieval.config import SearchSettings
-from retrieval.embed.base import Embedder
 from retrieval.fuse import fuse
-from retrieval.index.base import Index
-from retrieval.schema import Found, IndexStatus, Mode, Passage
-from retrieval.store import Store
+from retrieval.index.base import Mask
+from retrieval.schema import Found, IndexStatus, Mode, Passage, Scope
+from retrieval.serving import Serving
 from retrieval.text import language, query_terms
+from retrieval.view import View
 
 #: Candidates asked for beyond k, because some may have been deleted since the index was read.
 OVERFETCH = 16
@@ -30,29 +28,14 @@ OTHER_LANGUAGE = 0.6
 class Retriever:
     """Searches one store. Safe for several threads; sees every commit made before the call."""
 
-    def __init__(
-        self, store: Store, embedder: Embedder, backend: ModuleType, settings: SearchSettings
-    ) -> None:
-        self._store = store
-        self._embedder = embedder
+    def __init__(self, serving: Serving, settings: SearchSettings) -> None:
+        self._serving = serving
+        self._store = serving.store
         self._settings = settings
-        self._index: Index = backend.build(embedder.dim)
-        self._sequence = 0
-        self._chunks = 0
-        # FAISS allows concurrent searches but no search during a change
-        self._lock = threading.Lock()
-        self.refresh()
 
     def refresh(self) -> int:
         """Replay what was committed since the last call; returns the sequence now served."""
-        with self._lock:
-            if self._store.sequence() > self._sequence:
-                last, ids, vectors, removed = self._store.changes(self._sequence)
-                self._index.remove(removed)
-                self._index.add(ids, vectors)
-                self._sequence = last
-                self._chunks = self._store.counts()[1]
-            return self._sequence
+        return self._serving.refresh()
 
     def search(
         self,
@@ -61,6 +44,7 @@ class Retriever:
         *,
         mode: Mode = "fused",
         exclude: frozenset[int] = frozenset(),
+        scope: Scope | None = None,
     ) -> list[Passage]:
         """Return up to `k` passages, best first.
 
@@ -68,12 +52,14 @@ class Retriever:
             query: the question, standalone. Empty or without any term: no passages.
             mode: "dense" and "lexical" leave the other side out, for measuring.
             exclude: chunk ids not to return.
+            scope: which documents may be seen; None: all.
         """
-        self.refresh()
+        view = self._serving.view(scope)
+        allowed = view.allowed(scope)
         wanted = max(k, self._settings.candidates) + OVERFETCH + len(exclude)
-        dense = self._dense(query, wanted) if mode != "lexical" else {}
-        found = self._lexical(query, wanted) if mode != "dense" else {}
-        weight = {"dense": 1.0, "lexical": 0.0}.get(mode, self._weight(query))
+        dense = self._dense(view, query, wanted, allowed) if mode != "lexical" else {}
+        found = self._lexical(query, wanted, allowed) if mode != "dense" else {}
+        weight = {"dense": 1.0, "lexical": 0.0}.get(mode, self._weight(view, query))
         # a side without weight decides nothing, so it does not bring passages of its own either
         counted = (dense.keys() if weight > 0 else set()) | (found.keys() if weight < 1 else set())
         joined = [
@@ -85,45 +71,34 @@ class Retriever:
             (key, score, _stages(key, score, rank, dense, found))
             for rank, (key, score) in enumerate(joined[: max(4 * k, k + OVERFETCH)], start=1)
         ]
-        passages = self._store.passages(ranked)
+        passages = self._store.passages(ranked, scope)
         if mode == "fused":
             passages = _own_language_first(passages, language(query))
         return passages[:k]
 
     def rarity(self, terms: Sequence[str]) -> list[float]:
         """Inverse document frequency of each term over the whole store."""
-        self.refresh()
+        chunks = self._serving.view().chunks
         with self._store.read() as connection:
-            return lexical.rarity(connection, terms, self._chunks)
+            return lexical.rarity(connection, terms, chunks)
 
     def status(self) -> IndexStatus:
         """What is indexed, and whether the served view lags behind the store."""
-        documents, chunks = self._store.counts()
-        return IndexStatus(
-            documents,
-            chunks,
-            self._store.sequence(),
-            self._sequence,
-            self._embedder.id,
-            self._store.roots(),
-        )
+        return self._serving.status()
 
-    def _dense(self, query: str, k: int) -> dict[int, float]:
-        if not self._embedder.reads(query) or not query.strip():
+    def _dense(self, view: View, query: str, k: int, allowed: Mask | None) -> dict[int, float]:
+        embedder = view.embedder
+        if embedder is None or not embedder.reads(query) or not query.strip():
             return {}
-        vector = self._embedder.embed([query], "query")
-        with self._lock:
-            scores, ids = self._index.search(vector, k)
-        pairs = zip(ids[0], scores[0], strict=True)
-        return {int(key): float(score) for key, score in pairs if key >= 0}
+        return view.search(embedder.embed([query], "query"), k, allowed)
 
-    def _lexical(self, query: str, k: int) -> dict[int, float]:
+    def _lexical(self, query: str, k: int, allowed: Mask | None) -> dict[int, float]:
         terms = query_terms(query, self._settings.max_terms)
         with self._store.read() as connection:
-            return lexical.search(connection, terms, k)
+            return lexical.search(connection, terms, k, allowed)
 
-    def _weight(self, query: str) -> float:
-        if not self._embedder.reads(query):
+    def _weight(self, view: View, query: str) -> float:
+        if view.embedder is None or not view.embedder.reads(query):
             return 0.0
         settings = self._settings
         return settings.dense_weight_zh if language(query) == "zh" else settings.dense_weight

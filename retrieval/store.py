@@ -5,43 +5,46 @@ database and commits with the rows it indexes. One document version is one trans
 version's rows, terms and vectors leave and the new ones arrive together, or nothing does. Ids are
 never reused (AUTOINCREMENT), so a stale id can only miss, never hit something else.
 
+Vectors are kept by encoder. The one the store is opened with is written; where another one serves,
+`retrieval.switch` fills the new set up beside it.
+
 Writers of several processes take turns by a lock file; how the file is opened is said in
 `retrieval.sqlite`.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import sqlalchemy as sa
 from filelock import FileLock, Timeout
 
-from retrieval import lexical, sqlite
+from retrieval import fault, lexical, sqlite, store_log, store_migrate, store_models, store_read
+from retrieval.catalog import CatalogRows
 from retrieval.chunk import Piece
 from retrieval.embed.base import Vectors
-from retrieval.errors import IndexMismatch, StoreBusy, StoreError
-from retrieval.index.base import Ids
-from retrieval.schema import Chunk, Document, FileReport, Found, Passage, RootStatus
-from retrieval.sources.base import belongs
-from retrieval.store_tables import CHANGE, CHUNK, DOCUMENT, EMBEDDING, META, METADATA, ROOT
+from retrieval.errors import DiskFull, StoreBusy, StoreError
+from retrieval.schema import Document, FileReport, Found, Passage, RootStatus, Scope
+from retrieval.store_log import Changes, Loaded, Model
+from retrieval.store_read import Known
+from retrieval.store_tables import (
+    ACCESS,
+    CHANGE,
+    CHUNK,
+    CONTENT,
+    DOCUMENT,
+    META,
+    METADATA,
+    ROOT,
+    SCHEMA,
+)
 
-SCHEMA = "1"
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is stored about a source, to decide whether it changed."""
-
-    id: int
-    version: str
-    made_by: str
-    stamp: str
-    chunks: int
+__all__ = ["Known", "NewVersion", "Store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,9 @@ class NewVersion:
     """One document version to be written.
 
     `vectors` is (len(pieces), dim), row by row; a row of zeros is a chunk without a vector, which
-    only the lexical side finds.
+    only the lexical side finds. `acl` names who may read it (users, groups); () is everybody.
+    `date` is the document's own date, seconds since the epoch, where its source tells one; a
+    search in time goes by it, else by `modified`.
     """
 
     source: str
@@ -64,20 +69,33 @@ class NewVersion:
     pieces: tuple[Piece, ...]
     digests: tuple[str, ...]
     vectors: Vectors
+    acl: tuple[str, ...] = ()
+    date: float | None = None
 
 
 class Store:
-    """The knowledge base on disk. Safe for several threads and several processes."""
+    """The knowledge base on disk. Safe for several threads and several processes.
 
-    def __init__(self, path: Path, embedder: str, dim: int) -> None:
-        """Open or create.
+    `model` is the encoder whose vectors this process writes.
+    """
+
+    model: Model
+
+    def __init__(self, path: Path, embedder: str, dim: int, settings: str = "") -> None:
+        """Open or create, for vectors of `embedder` with `dim` columns.
+
+        Args:
+            path: the database file.
+            embedder: id of the encoder; one not seen before is noted beside the one that serves.
+            dim: columns of its vectors.
+            settings: JSON to build it again, noted for a later version; "" where unknown.
 
         Raises:
-            IndexMismatch: the vectors inside come from another embedder.
+            IndexMismatch: the same encoder's vectors inside have another length.
             StoreError: not a database, or written by a newer version.
         """
         self.path = path
-        self.dim = dim
+        self._broken = ""
         self._lock = FileLock(path.with_suffix(".lock"), timeout=60)
         self._engine = sa.create_engine(
             sa.URL.create("sqlite", database=str(path)),
@@ -87,7 +105,9 @@ class Store:
         self._writer = self._engine.execution_options(begin="IMMEDIATE")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._prepare(embedder)
+            self._prepare()
+            with self.write() as connection:
+                self.model = store_models.note(connection, embedder, dim, settings)
         except OSError as error:
             raise StoreError(
                 f"{path} cannot be opened ({error.strerror}); check the folder and its permissions"
@@ -97,12 +117,19 @@ class Store:
                 f"{path} is not a usable database ({error.orig}); move it away and ingest again"
             ) from error
 
-    def _prepare(self, embedder: str) -> None:
+    @property
+    def dim(self) -> int:
+        """Columns of the vectors this process writes."""
+        return self.model.dim
+
+    def _prepare(self) -> None:
+        """Create the tables, or bring older ones up to date."""
+        found = SCHEMA
         with self.write() as connection:
             tables = sa.inspect(connection).get_table_names()
             if META.name in tables:
                 rows = connection.execute(sa.select(META))
-                self._check({row.key: row.value for row in rows}, embedder)
+                found = self._version({row.key: row.value for row in rows})
             elif tables:
                 raise StoreError(
                     f"{self.path} is a database of something else (it has {tables[0]!r}); "
@@ -112,20 +139,19 @@ class Store:
                 METADATA.create_all(connection)
                 for statement in lexical.CREATE:
                     connection.execute(sa.text(statement))
-                values = [("schema", SCHEMA), ("embedder", embedder)]
-                connection.execute(sa.insert(META), [{"key": k, "value": v} for k, v in values])
+                connection.execute(sa.insert(META).values(key="schema", value=str(SCHEMA)))
+        if found < SCHEMA:
+            with self._lock:
+                store_migrate.upgrade(self.path, self._engine, found)
 
-    def _check(self, found: dict[str, str], embedder: str) -> None:
-        if found.get("schema", SCHEMA) != SCHEMA:
+    def _version(self, meta: dict[str, str]) -> int:
+        found = meta.get("schema", "")
+        if not found.isdecimal() or not 1 <= int(found) <= SCHEMA:
             raise StoreError(
-                f"{self.path} has schema {found['schema']}, this version reads {SCHEMA}; "
+                f"{self.path} has schema {found}, this version reads {SCHEMA}; "
                 "use the version that wrote it, or move the file away and ingest again"
             )
-        if found.get("embedder", embedder) != embedder:
-            raise IndexMismatch(
-                f"{self.path} holds vectors of {found['embedder']}, the settings name {embedder}; "
-                "set retrieval.embed back, or move the file away and ingest again"
-            )
+        return int(found)
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
@@ -133,45 +159,51 @@ class Store:
 
         Raises:
             StoreBusy: another process wrote for longer than a minute.
+            DiskFull: there is no room; nothing of this transaction was kept.
+            StoreError: the disk failed. After that nothing more is written until a restart: what
+                the system kept of a failed write cannot be known (PostgreSQL does the same).
         """
+        if self._broken:
+            raise StoreError(f"{self.path} is read-only until a restart: {self._broken}")
         try:
             with self._lock, self._writer.begin() as connection:
                 yield connection
+                fault.reached("before-commit")
+            fault.reached("after-commit")
         except Timeout as error:
             raise StoreBusy(f"another process is writing to {self.path}; try again") from error
+        except sa.exc.OperationalError as error:
+            self._failed(error)
+            raise
+
+    def _failed(self, error: sa.exc.OperationalError) -> None:
+        """Name what the disk did; anything else is raised as it came."""
+        code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise DiskFull(
+                f"no room left for {self.path}; free some space and try again"
+            ) from error
+        if code == sqlite3.SQLITE_IOERR:
+            self._broken = f"the disk failed while writing ({error.orig})"
+            raise StoreError(f"{self.path}: {self._broken}; restart to go on") from error
+        if code == sqlite3.SQLITE_READONLY:
+            raise StoreError(f"{self.path} may not be written; check its permissions") from error
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
         """A read transaction: one state of the database throughout."""
-        with self._engine.connect() as connection:
+        with self._engine.connect() as connection, connection.begin():
             yield connection
 
     def known(self) -> dict[str, Known]:
         """What is stored, by source."""
-        counted = (
-            sa.select(CHUNK.c.document_id, sa.func.count().label("n"))
-            .group_by(CHUNK.c.document_id)
-            .subquery()
-        )
-        d = DOCUMENT.c
-        query = sa.select(d.source, d.id, d.version, d.made_by, d.stamp, counted.c.n).outerjoin(
-            counted, counted.c.document_id == d.id
-        )
         with self.read() as connection:
-            return {
-                row.source: Known(row.id, row.version, row.made_by, row.stamp, row.n or 0)
-                for row in connection.execute(query)
-            }
+            return store_read.known(connection)
 
     def vectors_by_digest(self, document_id: int) -> dict[str, Vectors]:
         """Vectors of a stored version by the digest of the embedded text, to use again."""
-        query = (
-            sa.select(CHUNK.c.digest, EMBEDDING.c.vector)
-            .join(EMBEDDING, EMBEDDING.c.chunk_id == CHUNK.c.id)
-            .where(CHUNK.c.document_id == document_id)
-        )
         with self.read() as connection:
-            return {row.digest: _vector(row.vector) for row in connection.execute(query)}
+            return store_read.vectors_by_digest(connection, document_id, self.model)
 
     def put(self, new: NewVersion) -> None:
         """Write one version in place of the one before, in one transaction."""
@@ -182,17 +214,20 @@ class Store:
                     source=new.source,
                     root=new.root,
                     title=new.title,
-                    text=new.text,
                     lang=new.lang,
                     version=new.version,
                     made_by=new.made_by,
                     modified=new.modified,
                     stamp=new.stamp,
                     indexed=time.time(),
+                    date=new.modified if new.date is None else new.date,
                 )
             ).inserted_primary_key
             assert document is not None
-            self._put_chunks(connection, int(document[0]), new)
+            key = int(document[0])
+            connection.execute(sa.insert(CONTENT).values(document_id=key, text=new.text))
+            _grant(connection, key, new.acl)
+            self._put_chunks(connection, key, new)
 
     def _put_chunks(self, connection: sa.Connection, document: int, new: NewVersion) -> None:
         terms = []
@@ -210,22 +245,40 @@ class Store:
                 )
             ).inserted_primary_key
             assert key is not None
-            if vector.any():
-                blob = vector.astype("<f2").tobytes()
-                connection.execute(sa.insert(EMBEDDING).values(chunk_id=key[0], vector=blob))
-            connection.execute(sa.insert(CHANGE).values(op="add", chunk_id=key[0]))
             head = " ".join((new.title, *piece.headings))
-            terms.append((int(key[0]), head, new.text[piece.start : piece.end]))
-        lexical.add(connection, terms)
+            terms.append((int(key[0]), head, new.text[piece.start : piece.end], vector))
+        if terms:
+            store_models.fill(connection, self.model, [(key, v) for key, _, _, v in terms])
+            added = [{"op": "add", "chunk_id": t[0], "document_id": document} for t in terms]
+            connection.execute(sa.insert(CHANGE), added)
+        lexical.add(connection, [(key, head, body) for key, head, body, _ in terms])
 
-    def touch(self, document_id: int, stamp: str, modified: float) -> None:
-        """Note a new time stamp for content that did not change."""
+    def touch(
+        self,
+        document_id: int,
+        stamp: str,
+        modified: float,
+        *,
+        date: float | None = None,
+        acl: tuple[str, ...] | None = None,
+    ) -> None:
+        """Note a new time stamp for content that did not change; `date`, `acl`: None keeps them.
+
+        A document dated by its file alone gets the new time as its date.
+        """
+        d = DOCUMENT.c
+        kept = sa.case((d.date == d.modified, modified), else_=d.date)
         with self.write() as connection:
             connection.execute(
                 sa.update(DOCUMENT)
-                .where(DOCUMENT.c.id == document_id)
-                .values(stamp=stamp, modified=modified)
+                .where(d.id == document_id)
+                .values(stamp=stamp, modified=modified, date=kept if date is None else date)
             )
+            if acl is not None:
+                connection.execute(sa.delete(ACCESS).where(ACCESS.c.document_id == document_id))
+                _grant(connection, document_id, acl)
+            log = {"op": "touch", "chunk_id": 0, "document_id": document_id}
+            connection.execute(sa.insert(CHANGE).values(**log))
 
     def remove(self, sources: Sequence[str]) -> int:
         """Delete documents by source; returns how many there were."""
@@ -238,9 +291,9 @@ class Store:
             found = connection.execute(sa.select(CHUNK.c.id).where(CHUNK.c.document_id == document))
             chunks = [row.id for row in found]
             lexical.remove(connection, chunks)
-            if chunks:
-                rows = [{"op": "remove", "chunk_id": key} for key in chunks]
-                connection.execute(sa.insert(CHANGE), rows)
+            gone = [{"op": "remove", "chunk_id": c, "document_id": document} for c in chunks]
+            if gone:
+                connection.execute(sa.insert(CHANGE), gone)
             connection.execute(sa.delete(DOCUMENT).where(DOCUMENT.c.id == document))
         return len(documents)
 
@@ -261,25 +314,8 @@ class Store:
 
     def roots(self) -> tuple[RootStatus, ...]:
         """Every ingested root, with counts and the age of its newest document."""
-        d, found = DOCUMENT.c, []
-        each = sa.select(d.source, d.indexed, sa.func.count(CHUNK.c.id).label("n"))
-        each = each.outerjoin(CHUNK, CHUNK.c.document_id == d.id).group_by(d.id)
         with self.read() as connection:
-            documents = connection.execute(each).all()
-            roots = connection.execute(sa.select(ROOT).order_by(ROOT.c.root)).all()
-        for row in roots:
-            mine = [document for document in documents if belongs(document.source, row.root)]
-            found.append(
-                RootStatus(
-                    row.root,
-                    len(mine),
-                    sum(document.n for document in mine),
-                    row.synced,
-                    max((document.indexed for document in mine), default=0.0),
-                    tuple(FileReport(**f) for f in row.failures),
-                )
-            )
-        return tuple(found)
+            return store_read.roots(connection)
 
     def headings(self) -> set[str]:
         """The innermost heading of every chunk that has one."""
@@ -297,70 +333,59 @@ class Store:
     def sequence(self) -> int:
         """Number of the last committed change; 0 in an empty store."""
         with self.read() as connection:
-            return int(connection.execute(sa.select(sa.func.max(CHANGE.c.seq))).scalar() or 0)
+            return store_log.sequence(connection)
 
-    def changes(self, after: int) -> tuple[int, Ids, Vectors, list[int]]:
-        """Replay the log: (last sequence, added ids, their vectors, removed ids).
-
-        Only chunks that still exist are added; the arrays match row by row.
-        """
-        query = (
-            sa.select(CHANGE.c.chunk_id, EMBEDDING.c.vector)
-            .join(EMBEDDING, EMBEDDING.c.chunk_id == CHANGE.c.chunk_id)
-            .where(CHANGE.c.seq > after, CHANGE.c.op == "add")
-        )
-        gone = sa.select(CHANGE.c.chunk_id).where(CHANGE.c.seq > after, CHANGE.c.op == "remove")
+    def changes(self, after: int, model: Model | None = None) -> Changes:
+        """Replay the log, with the vectors of `model` (the one written, if None)."""
         with self.read() as connection:
-            last = connection.execute(sa.select(sa.func.max(CHANGE.c.seq))).scalar() or 0
-            rows = connection.execute(query).all()
-            removed = [row.chunk_id for row in connection.execute(gone)]
-        ids = np.array([row.chunk_id for row in rows], dtype=np.int64)
-        raw = b"".join(row.vector for row in rows)
-        vectors = np.frombuffer(raw, dtype="<f2").astype(np.float32).reshape(len(rows), self.dim)
-        return int(last), ids, vectors, removed
+            return store_log.changes(connection, after, model or self.model)
 
-    def passages(self, ranked: Sequence[tuple[int, float, tuple[Found, ...]]]) -> list[Passage]:
-        """Fetch chunks by (id, score, stages) in that order; ids that are gone are left out."""
-        keys = [key for key, _, _ in ranked]
-        d, c = DOCUMENT.c, CHUNK.c
-        body = sa.func.substr(d.text, c.start + 1, c.end - c.start).label("body")
-        fields = (d.source, d.title, d.lang, d.version, d.modified, d.indexed, body)
-        query = (
-            sa.select(CHUNK, *fields).join(DOCUMENT, d.id == c.document_id).where(c.id.in_(keys))
-        )
+    def vectors(self, model: Model) -> Loaded:
+        """Every vector of `model`, in memory."""
         with self.read() as connection:
-            rows = {row.id: row for row in connection.execute(query)}
-        found = []
-        for key, score, stages in ranked:
-            row = rows.get(key)
-            if row is None:
-                continue
-            chunk = Chunk(
-                row.id,
-                row.document_id,
-                row.body,
-                row.start,
-                row.end,
-                tuple(row.headings),
-                row.ordinal,
-                tuple((a, b) for a, b in row.code),
+            return store_log.loaded(connection, model)
+
+    def catalog(self) -> CatalogRows:
+        """What scopes need to know of every chunk."""
+        with self.read() as connection:
+            return store_log.catalog_rows(connection)
+
+    def progress(self) -> tuple[Model | None, Model | None, float]:
+        """The encoder that serves, the one filling up beside it, and the share it has seen."""
+        with self.read() as connection:
+            return store_models.progress(connection)
+
+    def trim(self, before: int) -> None:
+        """Forget log entries older than `before`; what is derived can be replayed from there."""
+        with self.write() as connection:
+            connection.execute(sa.delete(CHANGE).where(CHANGE.c.seq < before))
+            connection.exec_driver_sql(
+                "INSERT OR REPLACE INTO meta VALUES ('floor', ?)", (str(before),)
             )
-            where = (row.source, row.title, row.lang, row.version, row.modified, row.indexed)
-            found.append(Passage(chunk, *where, score, stages))
-        return found
+
+    def passages(
+        self,
+        ranked: Sequence[tuple[int, float, tuple[Found, ...]]],
+        scope: Scope | None = None,
+    ) -> list[Passage]:
+        """Fetch chunks by (id, score, stages) in that order.
+
+        Ids that are gone, or that `scope` may no longer see, are left out.
+        """
+        with self.read() as connection:
+            return store_read.passages(connection, ranked, scope)
 
     def document(self, document_id: int) -> Document | None:
         """A stored version, or None once it was replaced or removed."""
-        names = [f for f in Document.__slots__]
-        query = sa.select(*(DOCUMENT.c[n] for n in names)).where(DOCUMENT.c.id == document_id)
         with self.read() as connection:
-            row = connection.execute(query).one_or_none()
-        return Document(*row) if row else None
+            return store_read.document(connection, document_id)
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
 
 
-def _vector(blob: bytes) -> Vectors:
-    return np.frombuffer(blob, dtype="<f2").astype(np.float32)
+def _grant(connection: sa.Connection, document: int, acl: Sequence[str]) -> None:
+    readers = [{"document_id": document, "reader": name} for name in sorted(set(acl))]
+    if readers:
+        connection.execute(sa.insert(ACCESS), readers)

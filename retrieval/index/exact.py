@@ -1,21 +1,26 @@
-"""A double that ships: exact search in numpy, the reference FAISS is tested against."""
+"""Exact search in numpy: the reference FAISS is tested against, and what came after a snapshot."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.embed.base import Vectors
-from retrieval.index.base import Ids
+from retrieval.index.base import Ids, Mask, Scores, best, chosen
+
+VECTORS, IDS = "vectors.npy", "ids.npy"
 
 
 class Exact:
     """All vectors in one matrix."""
 
+    factory = "numpy"
+
     def __init__(self, dim: int) -> None:
-        self._vectors: Vectors = np.zeros((0, dim), dtype=np.float32)
+        self.vectors: Vectors = np.zeros((0, dim), dtype=np.float32)
         self._ids: Ids = np.zeros(0, dtype=np.int64)
 
     @property
@@ -23,26 +28,42 @@ class Exact:
         """How many vectors can be found."""
         return len(self._ids)
 
-    def add(self, ids: Ids, vectors: Vectors) -> None:
+    @property
+    def ids(self) -> Ids:
+        """The ids that can be found."""
+        return self._ids
+
+    def add(self, ids: Ids, vectors: Vectors | NDArray[np.float16]) -> None:
         """Add vectors (n, dim) under ids (n,)."""
         self._ids = np.concatenate([self._ids, ids])
-        self._vectors = np.concatenate([self._vectors, vectors])
+        self.vectors = np.concatenate([self.vectors, vectors.astype(np.float32)])
 
     def remove(self, ids: Sequence[int]) -> None:
         """Forget these ids."""
         keep = ~np.isin(self._ids, np.asarray(list(ids), dtype=np.int64))
-        self._ids, self._vectors = self._ids[keep], self._vectors[keep]
+        self._ids, self.vectors = self._ids[keep], self.vectors[keep]
 
-    def search(self, vectors: Vectors, k: int) -> tuple[NDArray[np.float32], Ids]:
+    def search(self, vectors: Vectors, k: int, allowed: Mask | None = None) -> tuple[Scores, Ids]:
         """Return (scores, ids), each (len(vectors), k), best first; id -1 fills short rows."""
-        scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
-        ids = np.full((len(vectors), k), -1, dtype=np.int64)
-        found = vectors @ self._vectors.T
-        for row in range(len(vectors)):
-            best = np.argsort(-found[row], kind="stable")[:k]
-            scores[row, : len(best)] = found[row][best]
-            ids[row, : len(best)] = self._ids[best]
-        return scores, ids
+        ids, mine = self._ids, self.vectors
+        if allowed is not None:
+            keep = chosen(ids, allowed)
+            ids, mine = ids[keep], mine[keep]
+        return best(vectors @ mine.T, ids, k)
+
+    def save(self, folder: Path) -> tuple[str, ...]:
+        """Write the matrix and the ids."""
+        np.save(folder / VECTORS, self.vectors)
+        np.save(folder / IDS, self._ids)
+        return VECTORS, IDS
+
+    def load(self, folder: Path) -> None:
+        """Map what `save` wrote."""
+        try:
+            self.vectors = np.load(folder / VECTORS, mmap_mode="r")
+            self._ids = np.load(folder / IDS, mmap_mode="r")
+        except ValueError as error:
+            raise OSError(f"{folder}: {error}") from error
 
 
 def build(dim: int) -> Exact:

@@ -65,6 +65,6 @@ def test_a_vector_finds_itself(name: str) -> None:
     index.add(np.arange(100, 120, dtype=np.int64), vectors)
     scores, ids = index.search(vectors, 1)
     assert ids[:, 0].tolist() == list(range(100, 120))
-    assert np.allclose(scores, 1, atol=1e-5)
+    assert np.allclose(scores, 1, atol=2e-3)  # some keep float16
     index.remove([107])
     assert 107 not in index.search(vectors[7:8], 20)[1]

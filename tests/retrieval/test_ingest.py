@@ -11,11 +11,11 @@ from retrieval import lexical
 from retrieval.config import ChunkSettings, ParseSettings, RetrievalSettings
 from retrieval.embed.base import Kind, Vectors
 from retrieval.embed.hashing import Hashing
-from retrieval.index import exact
 from retrieval.ingest import BATCH_CHUNKS, Ingester, sources_of
 from retrieval.parse.worker import ParserPool
 from retrieval.schema import FileReport, IngestProgress, IngestSummary
 from retrieval.search import Retriever
+from retrieval.serving import Serving
 from retrieval.sources import files
 from retrieval.sources.base import Item, belongs
 from retrieval.store import Store
@@ -99,7 +99,7 @@ class Bench:
 
     def found(self, question: str) -> set[str]:
         """Return names of the files whose chunks hold a term."""
-        retriever = Retriever(self.store, self.embedder, exact, SETTINGS.search)
+        retriever = Retriever(Serving(self.store, self.embedder, "exact"), SETTINGS.search)
         passages = retriever.search(question, 50, mode="lexical")
         return {Path(passage.source).name for passage in passages}
 
@@ -185,10 +185,10 @@ def test_reused_vectors_are_the_same(bench: Bench) -> None:
     bench.sync()
     bench.write("a.md", LONG.replace("topic3", "quokkas"))
     bench.sync()
-    _, _, kept, _ = bench.store.changes(0)
+    kept = bench.store.changes(0).vectors
     bench.store.remove(list(bench.store.known()))
     bench.sync()
-    _, _, fresh, _ = bench.store.changes(0)
+    fresh = bench.store.changes(0).vectors
     assert (kept == fresh).all()
 
 

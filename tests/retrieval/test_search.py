@@ -14,9 +14,9 @@ from retrieval.chunk import Piece
 from retrieval.config import EmbedSettings, SearchSettings
 from retrieval.embed import hashing, minilm
 from retrieval.embed.base import Embedder, Kind, Vectors
-from retrieval.index import exact, flat
 from retrieval.schema import Passage
 from retrieval.search import Retriever
+from retrieval.serving import Serving
 from retrieval.store import NewVersion, Store
 from retrieval.text import language
 
@@ -61,8 +61,7 @@ def opened(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Sto
     store = Store(tmp_path / "k.db", embedder.id, embedder.dim)
     for source, text in DOCUMENTS.items():
         put(store, embedder, source, text)
-    backend = {"exact": exact, "flat": flat}[request.param]
-    yield store, Retriever(store, embedder, backend, SearchSettings())
+    yield store, Retriever(Serving(store, embedder, request.param), SearchSettings())
     store.close()
 
 
@@ -139,7 +138,7 @@ def test_weight_zero_brings_nothing(tmp_path: Path) -> None:
     for source, text in DOCUMENTS.items():
         put(store, embedder, source, text)
     settings = SearchSettings(dense_weight=0.0, dense_weight_zh=1.0)
-    retriever = Retriever(store, embedder, exact, settings)
+    retriever = Retriever(Serving(store, embedder, "exact"), settings)
     assert retriever.search("quantum mechanics", 10) == []
     assert sources(retriever.search("cats", 10)) == ["cats"]
     assert len(retriever.search("量子力学", 10)) == len(DOCUMENTS)
@@ -152,8 +151,8 @@ def test_the_packaged_encoder_finds_chinese_by_terms(tmp_path: Path) -> None:
     store = Store(tmp_path / "k.db", embedder.id, embedder.dim)
     for source, text in DOCUMENTS.items():
         put(store, embedder, source, text)
-    retriever = Retriever(store, embedder, flat, SearchSettings())
-    assert store.changes(0)[1].tolist() == [1, 2, 3]
+    retriever = Retriever(Serving(store, embedder, "flat"), SearchSettings())
+    assert store.changes(0).ids.tolist() == [1, 2, 3]
     assert sources(retriever.search("北京大学在哪里", 3)) == ["大学"]
     assert sources(retriever.search("vessel moving freight by sea", 1)) == ["ships"]
     assert "猫" not in sources(retriever.search("pets", 10))
@@ -172,7 +171,7 @@ def test_a_commit_is_seen_at_once(opened: tuple[Store, Retriever]) -> None:
 def test_a_removed_document_is_never_returned(opened: tuple[Store, Retriever]) -> None:
     """Once removed by anyone, a document is found by no search, in no mode."""
     store, retriever = opened
-    other = Retriever(store, English(), exact, SearchSettings())
+    other = Retriever(Serving(store, English(), "exact"), SearchSettings())
     assert "cats" in sources(other.search("cats", 10))
     store.remove(["cats", "猫"])
     for question in ("cats sleep", "猫白天睡觉"):
@@ -188,7 +187,7 @@ def test_removal_does_not_cost_passages(tmp_path: Path) -> None:
     store = Store(tmp_path / "k.db", embedder.id, embedder.dim)
     for number in range(40):
         put(store, embedder, f"s{number}", f"A quokka named number{number} eats leaves.")
-    retriever = Retriever(store, embedder, exact, SearchSettings(candidates=4))
+    retriever = Retriever(Serving(store, embedder, "exact"), SearchSettings(candidates=4))
     store.remove([f"s{number}" for number in range(30)])
     assert len(retriever.search("quokka", 10)) == 10
     store.close()
@@ -209,8 +208,8 @@ def test_excluded_chunks_do_not_come(opened: tuple[Store, Retriever]) -> None:
 def test_an_empty_store_finds_nothing(tmp_path: Path, mode: Any) -> None:
     """Nothing is found in nothing, in every mode."""
     store = Store(tmp_path / "k.db", English.id, English.dim)
-    for backend in (exact, flat):
-        retriever = Retriever(store, English(), backend, SearchSettings())
+    for backend in ("exact", "flat"):
+        retriever = Retriever(Serving(store, English(), backend), SearchSettings())
         assert retriever.search("cats", 5, mode=mode) == []
         assert (retriever.status().chunks, retriever.status().served) == (0, 0)
     store.close()
@@ -252,7 +251,7 @@ def test_few_matches_all_come(tmp_path: Path) -> None:
     store = Store(tmp_path / "k.db", English.id, English.dim)
     put(store, English(), "one", "数据库的索引。")
     put(store, English(), "two", "数据库的备份与恢复，以及很多别的事情。")
-    retriever = Retriever(store, English(), exact, SearchSettings())
+    retriever = Retriever(Serving(store, English(), "exact"), SearchSettings())
     assert sorted(sources(retriever.search("数据库", 5))) == ["one", "two"]
     store.close()
 
@@ -281,7 +280,7 @@ def test_what_is_embedded(tmp_path: Path) -> None:
     """A question is embedded once, as a query; one that cannot be read is not embedded."""
     embedder = Recording()
     store = Store(tmp_path / "k.db", embedder.id, embedder.dim)
-    retriever = Retriever(store, embedder, exact, SearchSettings())
+    retriever = Retriever(Serving(store, embedder, "exact"), SearchSettings())
     retriever.search("cats", 5)
     retriever.search("猫", 5)
     retriever.search("cats", 5, mode="lexical")
@@ -325,7 +324,7 @@ def test_own_language_first(tmp_path: Path) -> None:
     put(store, English(), "english", "Docker docker docker engine")
     put(store, English(), "中文", "docker docker 引擎，说明")
     put(store, English(), "long", "Docker " + "and many other words " * 20)
-    retriever = Retriever(store, English(), exact, SearchSettings())
+    retriever = Retriever(Serving(store, English(), "exact"), SearchSettings())
     assert sources(retriever.search("docker 是什么", 3)) == ["中文", "english", "long"]
     assert sources(retriever.search("docker", 3, mode="lexical")) == ["english", "中文", "long"]
     store.close()

@@ -92,8 +92,10 @@ def assert_sound(store: Store) -> None:
     chunks = ids(store, "SELECT id FROM chunk ORDER BY id")
     assert ids(store, "SELECT rowid FROM lexical ORDER BY rowid") == chunks
     with_vector = ids(store, "SELECT id FROM chunk WHERE ordinal > 0 ORDER BY id")
-    assert ids(store, "SELECT chunk_id FROM embedding ORDER BY chunk_id") == with_vector
-    sequence, added, vectors, removed = store.changes(0)
+    stored = "SELECT chunk_id FROM embedding WHERE length(vector) > 0 ORDER BY chunk_id"
+    assert ids(store, stored) == with_vector
+    log = store.changes(0)
+    sequence, added, vectors, removed = log.sequence, log.ids, log.vectors, log.removed.tolist()
     assert (sorted(added.tolist()), sequence) == (with_vector, store.sequence())
     assert set(removed).isdisjoint(chunks)
     assert vectors.shape == (len(with_vector), DIM)
@@ -203,12 +205,13 @@ def test_vectors_come_back_by_digest(store: Store) -> None:
 
 
 def test_touch_changes_the_stamp_only(store: Store) -> None:
-    """A touched document keeps its version, chunks and sequence number."""
+    """A touched document keeps its version and chunks; only its date is told to the views."""
     store.put(version("a", 1))
     known, sequence = store.known()["a"], store.sequence()
     store.touch(known.id, "new", 9.0)
     assert store.known()["a"] == Known(known.id, "1", "test", "new", 3)
-    assert store.sequence() == sequence
+    log = store.changes(sequence)
+    assert (log.ids.tolist(), log.removed.tolist(), log.catalog.dates.tolist()) == ([], [], [9.0])
     assert store.passages([(1, 1.0, ())])[0].modified == 9.0
 
 
@@ -231,11 +234,11 @@ def test_roots_tell_what_is_in_them(store: Store) -> None:
     assert [s.root for s in store.roots()] == ["/docs/sub", "/empty", "upload"]
 
 
-def test_another_embedder_is_refused(tmp_path: Path) -> None:
-    """Vectors of one embedder are not searched with another's."""
+def test_vectors_of_another_length_are_refused(tmp_path: Path) -> None:
+    """An encoder does not change the length of its vectors under the same name."""
     Store(tmp_path / "k.db", EMBEDDER, DIM).close()
-    with pytest.raises(IndexMismatch, match=r"holds vectors of double@1, the settings name other"):
-        Store(tmp_path / "k.db", "other", DIM)
+    with pytest.raises(IndexMismatch, match=r"double@1 are stored with 4 columns, the encoder"):
+        Store(tmp_path / "k.db", EMBEDDER, DIM + 1)
     Store(tmp_path / "k.db", EMBEDDER, DIM).close()
 
 
@@ -315,14 +318,15 @@ def test_replay_beside_a_writer(store: Store) -> None:
     writer.start()
     while True:
         last = not writer.is_alive()
-        at, added, vectors, removed = store.changes(at)
+        new = store.changes(at)
+        at, added, vectors, removed = new.sequence, new.ids, new.vectors, new.removed.tolist()
         assert replica.keys().isdisjoint(added.tolist())
         for key in removed:
             replica.pop(key, None)
         replica.update(zip(added.tolist(), vectors.tolist(), strict=True))
         if last:
             break
-    _, added, vectors, _ = store.changes(0)
+    added, vectors = store.changes(0).ids, store.changes(0).vectors
     assert replica == dict(zip(added.tolist(), vectors.tolist(), strict=True))
     assert_sound(store)
 
@@ -444,12 +448,13 @@ class Machine(RuleBasedStateMachine):
     @rule()
     def replay(self) -> None:
         """Bring the replica up to date and compare it with a fresh load."""
-        self.at, added, vectors, removed = self.store.changes(self.at)
+        new = self.store.changes(self.at)
+        self.at, added, vectors, removed = new.sequence, new.ids, new.vectors, new.removed.tolist()
         assert self.replica.keys().isdisjoint(added.tolist())
         for key in removed:
             self.replica.pop(key, None)
         self.replica.update(zip(added.tolist(), vectors.tolist(), strict=True))
-        _, added, vectors, _ = self.store.changes(0)
+        added, vectors = self.store.changes(0).ids, self.store.changes(0).vectors
         assert self.replica == dict(zip(added.tolist(), vectors.tolist(), strict=True))
 
     @invariant()
