@@ -23,6 +23,9 @@ from retrieval.schema import Block, Heading, Parsed
 from retrieval.text import count_tokens, sentences
 
 CHUNKER_VERSION = "chunk-3"
+#: Tokens of heading path and text together that the encoder surely reads: 256 less its own two
+#: and less what `count_tokens` may be short of.
+READ = 240
 
 _COLONS = ":："
 #: A sentence that announces more than this is no caption; in characters.
@@ -65,15 +68,24 @@ def chunk(parsed: Parsed, settings: ChunkSettings) -> list[Piece]:
     """
     pieces: list[Piece] = []
     for path, blocks in _sections(parsed):
-        units = [u for group in _announced(parsed, blocks, settings.max_tokens) for u in group]
         headings = path[1:] if path and path[0] == parsed.title else path
+        room = _room(settings, (parsed.title, *headings))
+        units = [u for group in _announced(parsed, blocks, room.max_tokens) for u in group]
         code = [block for block in blocks if block.kind == "code"]
         leads = _leads(parsed.text, blocks)
-        for a, b in _pack(units, settings):
+        for a, b in _pack(units, room):
             lead = next((text for x, y, text in leads if x < a < y), "")
             under = (*headings, lead) if lead and lead not in headings else headings
             pieces.append(Piece(a, b, under, _code(code, a, b)))
     return pieces
+
+
+def _room(settings: ChunkSettings, path: Sequence[str]) -> ChunkSettings:
+    """The settings less what a long heading path takes of what the encoder reads."""
+    left = max(READ - count_tokens(" › ".join(path)), 64)
+    if left >= settings.max_tokens:
+        return settings
+    return settings.model_copy(update={"max_tokens": left})
 
 
 def _announced(parsed: Parsed, blocks: Sequence[Block], limit: int) -> Iterator[list[_Unit]]:

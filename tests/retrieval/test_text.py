@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from retrieval.chunk import chunk
+from retrieval.config import ChunkSettings, ParseSettings
 from retrieval.embed.minilm import packaged
+from retrieval.parse import markdown
 from retrieval.text import (
     content_words,
     count_tokens,
@@ -245,9 +249,29 @@ def _tokenizer() -> Any:
         "下载安装包后，双击运行，然后按照提示完成安装。如果安装失败，请检查磁盘空间是否足够。",
         "国际货币基金组织成立于一九四五年，总部设在华盛顿，目前共有一百九十个成员国。",
         "请先安装 Docker，再运行 docker compose up 启动服务。",
+        "def count(self, items: list[int]) -> int:\n    return sum(len(i) for i in items if i > 0)",
+        "sha256 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db is its hash",
+        "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9 eyJzdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4",
     ],
 )
 def test_token_counts_are_close(text: str) -> None:
     """The estimate is within a quarter of what the encoder's own tokenizer counts."""
     real = len(_tokenizer().encode(text, add_special_tokens=False))
     assert count_tokens(text) == pytest.approx(real, rel=0.25)
+
+
+@pytest.mark.parametrize("folder", ["docs/en", "docs/zh"])
+def test_no_chunk_is_cut_by_the_encoder(folder: str, root: Path) -> None:
+    """Heading path and text of every chunk of the guide fit the encoder's 256 tokens."""
+    for page in sorted((root / folder).glob("*.md")):
+        parsed = markdown.parse(page, ParseSettings())
+        for piece in chunk(parsed, ChunkSettings()):
+            path = " › ".join((parsed.title, *piece.headings))
+            text = f"{path}\n{parsed.text[piece.start : piece.end]}"
+            assert len(_tokenizer().encode(text)) <= 256, text
+
+
+@pytest.mark.parametrize("text", ["a/" * 100_000, "a" * 200_000, "1a" * 100_000, "+" * 200_000])
+def test_counting_is_linear(text: str) -> None:
+    """A file without spaces is counted in one pass."""
+    assert count_tokens(text) >= len(text) // 8
