@@ -33,12 +33,14 @@ class Parsed:
 
     `text` holds no markup: what a reader would read. Headings are lines of `text` too. `blocks`
     are sorted, do not overlap, and together with the headings cover all text but white space.
+    `notes` say what could not be read, or was read by a guess, and what its owner can do.
     """
 
     text: str
     title: str
     headings: tuple[Heading, ...]
     blocks: tuple[Block, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ def _answer(path: Path, parser: str, settings: ParseSettings) -> dict[str, Any]:
             "title": parsed.title,
             "headings": [(h.level, h.text, h.start) for h in parsed.headings],
             "blocks": [(b.start, b.end, b.kind) for b in parsed.blocks],
+            "notes": parsed.notes,
             "worn": False,
         }
     except ParseError as error:

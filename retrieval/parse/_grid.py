@@ -38,8 +38,7 @@ def append_grid(builder: TextBuilder, rows: Iterable[Sequence[Cell]]) -> None:
     if depth == len(placed) > 1:  # everything is marked as a name: only the first row is one
         depth = 1
     if not depth and width > 2 and len(placed) > 2:
-        first, second = (_texts(row, width) for row in placed[:2])
-        depth = int(is_header(first, second))
+        depth = _guessed(placed, width)
     header = [_name(placed[:depth], column) for column in range(width)]
     group: list[list[str]] = []
     for row in placed[depth:]:
@@ -51,6 +50,15 @@ def append_grid(builder: TextBuilder, rows: Iterable[Sequence[Cell]]) -> None:
         else:
             group.append(_texts(row, width))
     append_rows(builder, header if group or depth == len(placed) else (), group)
+
+
+def _guessed(rows: Sequence[dict[int, Cell]], width: int) -> int:
+    """Return how many rows look like names of columns: one, or two that span one another."""
+    first, second = (_texts(row, width) for row in rows[:2])
+    spanning = any(1 < cell.columns < width for cell in rows[0].values())
+    if spanning and is_header(second, _texts(rows[2], width)):
+        return 2
+    return int(is_header(first, second))
 
 
 def _names(row: dict[int, Cell]) -> bool:

@@ -34,7 +34,7 @@ REMEDIES = {
     "archive_bomb": "If it is yours, raise the retrieval.parse.max_archive limits.",
     "unreadable": "Check the path and its permissions.",
     "encoding": "Save the file as UTF-8.",
-    "no_text": "Run OCR on the file first, so that it has a text layer.",
+    "no_text": "Install plumbline[ocr] and add the file again, or run OCR on it first.",
 }
 REASONS: tuple[str, ...] = tuple(REMEDIES)
 

@@ -190,6 +190,7 @@ def _unpack(path: Path, answer: dict[str, Any]) -> Parsed:
         title=answer["title"],
         headings=tuple(Heading(level, text, start) for level, text, start in answer["headings"]),
         blocks=tuple(Block(start, end, kind) for start, end, kind in answer["blocks"]),
+        notes=tuple(answer["notes"]),
     )
 
 

@@ -2,16 +2,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pypdfium2
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 
 from retrieval.config import ParseSettings
 from retrieval.errors import ParseError
 from retrieval.parse import pdf
+from retrieval.parse._ocr import available
+from retrieval.parse.worker import ParserPool
 from retrieval.schema import Parsed
 
 SETTINGS = ParseSettings()
 Drawn = tuple[int, int, int, str]
 
+FONT_FILES = (
+    "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc",
+    "/usr/share/fonts/truetype/wqy/wqy-zenhei.ttc",
+    "/System/Library/Fonts/PingFang.ttc",
+    "C:/Windows/Fonts/msyh.ttc",
+)
 CHINESE_FONT = (
     "<< /Type /Font /Subtype /Type0 /BaseFont /STSong-Light /Encoding /UniGB-UCS2-H "
     "/DescendantFonts [<< /Type /Font /Subtype /CIDFontType0 /BaseFont /STSong-Light "
@@ -20,9 +30,21 @@ CHINESE_FONT = (
 FONTS = f"<< /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> /F2 {CHINESE_FONT} >>"
 
 
+def box(line: Drawn) -> tuple[int, int, int, int]:
+    """Return the corner, the height and the width (0 where the line is text) of a box."""
+    x, y, size, text = line
+    return x, y, size, int(text.split()[1]) if text.startswith("box ") else 0
+
+
 def drawing(lines: list[Drawn]) -> str:
-    """Return the page operators that draw lines of (x, y, size, text), in points."""
-    drawn = ["BT"]
+    """Return the page operators that draw lines of (x, y, size, text), in points.
+
+    A text "box 90" is not shown: it is a box 90 points wide, its lower left corner at (x, y),
+    and `size` points high.
+    """
+    boxes = [f"{x} {y} {w} {h} re S" for x, y, h, w in map(box, lines) if w]
+    drawn = [*boxes, "BT"]
+    lines = [line for line in lines if not line[3].startswith("box ")]
     for x, y, size, text in lines:
         chinese = any(ord(char) > 255 for char in text)
         font, shown = (
@@ -109,6 +131,96 @@ def test_a_sentence_goes_on_over_the_end_of_a_page(tmp_path: Path) -> None:
     parsed = pdf.parse(make_pdf(tmp_path / "a.pdf", pages), SETTINGS)
     assert texts(parsed)[0].endswith("its page and continues here.")
     assert "handbook" not in parsed.text
+
+
+WORDS = "which goes on for a while and says what it has to say about"
+
+
+def test_columns_are_read_one_after_the_other(tmp_path: Path) -> None:
+    """Two columns drawn line by line across the page are read down, the title first."""
+    page: list[Drawn] = [(60, 780, 18, "A title over both of the columns of this page")]
+    for row in range(6):
+        page.append((60, 740 - 14 * row, 10, f"Left {row} {WORDS[:40]}"))
+        page.append((320, 740 - 14 * row, 10, f"right {row} {WORDS[:40]}"))
+    text = pdf.parse(make_pdf(tmp_path / "a.pdf", [page]), SETTINGS).text
+    order = [text.index(f"{side} {row}") for side in ("Left", "right") for row in range(6)]
+    assert order == sorted(order)
+
+
+def test_ruled_tables_are_rows_that_name_their_columns(tmp_path: Path) -> None:
+    """Cells between rules become rows, wrapped Chinese is joined, prose around it stays prose."""
+    page: list[Drawn] = [(60, 780, 11, "Before the table."), (60, 600, 11, "After the table.")]
+    cells = [["名称", "类型", "说明"], ["超时", "整数", "请求被放弃之前"], ["重试", "整数", "次数"]]
+    for i, row in enumerate(cells):
+        for j, text in enumerate(row):
+            page += [(60 + 100 * j, 720 - 40 * i, 40, "box 100")]
+            page += [(64 + 100 * j, 745 - 40 * i, 10, text)]
+    page.append((264, 692, 10, "可以花费的时间"))
+    parsed = pdf.parse(make_pdf(tmp_path / "a.pdf", [page]), SETTINGS)
+    assert [(b.kind, text) for b, text in zip(parsed.blocks, texts(parsed), strict=True)] == [
+        ("paragraph", "Before the table."),
+        ("table_row", "名称：超时；类型：整数；说明：请求被放弃之前可以花费的时间"),
+        ("table_row", "名称：重试；类型：整数；说明：次数"),
+        ("paragraph", "After the table."),
+    ]
+
+
+def test_a_compound_keeps_its_hyphen(tmp_path: Path) -> None:
+    """A hyphen at a line's end goes or stays as the rest of the document writes the word."""
+    lines = [
+        "The well-known record of the harbour was kept by its founder, who had written the well-",
+        "known pages by hand, and the rest of the record was lost; nobody has seen the old rec-",
+        "ord since.",
+    ]
+    page: list[Drawn] = [(72, 700 - 14 * row, 11, text) for row, text in enumerate(lines)]
+    assert texts(pdf.parse(make_pdf(tmp_path / "a.pdf", [page]), SETTINGS)) == [
+        "The well-known record of the harbour was kept by its founder, who had written the "
+        "well-known pages by hand, and the rest of the record was lost; nobody has seen the old "
+        "record since."
+    ]
+
+
+def test_a_table_of_contents_is_left_out(tmp_path: Path) -> None:
+    """Entries that lead to a page number repeat the headings and answer nothing."""
+    page: list[Drawn] = [(72, 700, 11, "1 Start . . . . . . . . . 12"), (72, 600, 11, "Text.")]
+    assert pdf.parse(make_pdf(tmp_path / "a.pdf", [page]), SETTINGS).text == "Text."
+
+
+def scan(path: Path, lines: list[str]) -> Path:
+    """Write a PDF of one page that is only a picture of `lines`."""
+    font = next((f for f in FONT_FILES if Path(f).exists()), None)
+    if font is None:
+        pytest.skip("no font with Chinese characters")
+    picture = Image.new("L", (1240, 1754), 255)
+    pen = ImageDraw.Draw(picture)
+    for row, text in enumerate(lines):
+        pen.text((120, 300 + 60 * row), text, font=ImageFont.truetype(font, 28), fill=0)
+    picture.save(path, resolution=150)
+    return path
+
+
+@pytest.mark.skipif(not available(), reason="needs plumbline[ocr]")
+def test_a_scan_is_read_in_both_languages(tmp_path: Path) -> None:
+    """Pictures of pages are read within the worker's limits, English and Chinese."""
+    english = "The harbour of Varnholm was built in 1874 by Erik Lund."
+    path = scan(
+        tmp_path / "a.pdf", [english, "", "港口由埃里克于一八七四年建成，他从北方来到这里。"]
+    )
+    with ParserPool(SETTINGS) as pool:
+        parsed = pool.parse(path)
+    assert texts(parsed) == [english, "港口由埃里克于一八七四年建成，他从北方来到这里。"]
+
+
+@pytest.mark.skipif(not available(), reason="needs plumbline[ocr]")
+def test_scanned_pages_beyond_the_time_are_named(tmp_path: Path) -> None:
+    """Pages that there is no time to recognise are named by number, with the remedy."""
+    first = make_pdf(tmp_path / "a.pdf", [[(72, 700, 11, "A page of text.")]])
+    joined = pypdfium2.PdfDocument(first)
+    joined.import_pages(pypdfium2.PdfDocument(scan(tmp_path / "b.pdf", ["words"])))
+    joined.save(tmp_path / "c.pdf")
+    parsed = pdf.parse(tmp_path / "c.pdf", ParseSettings(seconds=1e-9))
+    assert texts(parsed) == ["A page of text."]
+    assert parsed.notes == ("pages 2 of 2: pictures without text; raise retrieval.parse.seconds",)
 
 
 @pytest.mark.parametrize(
