@@ -73,6 +73,8 @@ HEAVY = {
     "pypdfium2": ("retrieval/parse/*.py",),
     "markitdown": ("retrieval/parse/*.py",),
     "lxml": ("retrieval/parse/*.py",),
+    "rapidocr": ("retrieval/parse/_ocr.py",),
+    "cv2": ("retrieval/parse/_ocr.py",),
     "docutils": ("retrieval/parse/*.py",),
     "jieba": ("retrieval/text.py",),
     "rjieba": ("retrieval/text.py",),
