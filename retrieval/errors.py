@@ -3,11 +3,16 @@
 RetrievalError
 ├── IngestError            a source or file could not be taken in
 │   ├── ParseError         one file could not be read; carries path, reason and remedy
+│   ├── SourceError        a page, feed or repository could not be read; carries the same
 │   └── SourceNotFound     the path given does not exist
 ├── StoreError             the database cannot be used
-│   └── StoreBusy          another process holds the writer's lock
+│   ├── StoreBusy          another process holds the writer's lock
+│   └── DiskFull           there is no room left for the database
 ├── IndexMismatch          embedder, dimension or chunker differ from what the store was built with
-├── ModelUntrusted         a weight file does not have the expected SHA-256
+├── ModelError             a model could not be found, loaded or asked
+│   ├── ModelNotFound      neither a folder nor in the local cache
+│   ├── ModelUntrusted     a weight file is not the expected one, is pickled, or brings code
+│   └── EndpointError      an embedding endpoint refused, failed or answered nonsense
 └── BackendMissing         a backend's name is unknown or its library is not installed
 """
 
@@ -39,6 +44,20 @@ class ParseError(IngestError):
         self.remedy = remedy
 
 
+class SourceError(IngestError):
+    """A page, feed, repository or folder could not be read; fields as those of `ParseError`.
+
+    `reason` is one of `retrieval.sources.base.REASONS`.
+    """
+
+    def __init__(self, source: str, reason: str, detail: str, remedy: str) -> None:
+        super().__init__(f"{source}: {detail} ({reason}). {remedy}")
+        self.source = source
+        self.reason = reason
+        self.detail = detail
+        self.remedy = remedy
+
+
 class SourceNotFound(IngestError):
     """The path given to `ingest` does not exist."""
 
@@ -53,12 +72,34 @@ class StoreBusy(StoreError):
     retryable = True
 
 
+class DiskFull(StoreError):
+    """There is no room left where the database lies; what was committed before stays."""
+
+    retryable = True
+
+
 class IndexMismatch(RetrievalError):
     """The store was built with another embedder, dimension or chunker."""
 
 
-class ModelUntrusted(RetrievalError):
-    """A weight file does not have the SHA-256 it must have."""
+class ModelError(RetrievalError):
+    """A model could not be found, loaded or asked."""
+
+
+class ModelNotFound(ModelError):
+    """The name is no folder and not in the local cache, and fetching is off or failed."""
+
+
+class ModelUntrusted(ModelError):
+    """A weight file does not have the SHA-256 it must have, is pickled, or brings code."""
+
+
+class EndpointError(ModelError):
+    """An endpoint refused, failed or answered nonsense; `retryable` where that may pass."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class BackendMissing(RetrievalError):

@@ -5,25 +5,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from retrieval import menu
-from retrieval.config import RetrievalSettings
+from retrieval.config import EmbedSettings, RetrievalSettings
 from retrieval.embed.base import Embedder
+from retrieval.errors import RetrievalError
 from retrieval.ingest import Ingester
 from retrieval.intake import Events, Intake
 from retrieval.ledger import UPLOADS, Ledger
 from retrieval.parse.worker import ParserPool
-from retrieval.schema import Document, IndexStatus, Mode, Passage
+from retrieval.presence import deleted
+from retrieval.schema import Document, IndexStatus, Mode, Passage, Scope
 from retrieval.search import Retriever
 from retrieval.serving import Serving
+from retrieval.snapshot import Snapshots
 from retrieval.sources._fetch import Fetcher
 from retrieval.sources.memory import Given
 from retrieval.store import Store
+from retrieval.store_log import Model
 from retrieval.tally import total
+from retrieval.upkeep import Upkeep
 from retrieval.watch import Keeper, OnSummary
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["UPLOADS", "KnowledgeBase", "open_knowledge", "total"]
 
@@ -40,8 +50,11 @@ class KnowledgeBase:
     ) -> None:
         self.embedder = embedder
         self._home = home
-        self._store = Store(home / "knowledge.db", embedder.id, embedder.dim)
-        self._serving = Serving(self._store, embedder, settings.search.index)
+        noted = settings.embed.model_dump_json()
+        self._store = Store(home / "knowledge.db", embedder.id, embedder.dim, noted)
+        snapshots = Snapshots(home / "index")
+        index = settings.search.index
+        self._serving = serve(self._store, embedder, index, snapshots)
         self._retriever = Retriever(self._serving, settings.search)
         self._pool = ParserPool(settings.parse)
         self._ingester = Ingester(self._store, embedder, settings, self._pool)
@@ -49,6 +62,7 @@ class KnowledgeBase:
         self._intake = Intake(home, settings, ledger, self._ingester, fetcher)
         self._sync = settings.sync
         self._keeper: Keeper | None = None
+        self._upkeep = Upkeep(self._serving, snapshots, settings.search, embedder)
 
     def ingest(
         self,
@@ -93,9 +107,16 @@ class KnowledgeBase:
         *,
         mode: Mode = "fused",
         exclude: frozenset[int] = frozenset(),
+        scope: Scope | None = None,
     ) -> list[Passage]:
-        """See `Retriever.search`."""
-        return self._retriever.search(query, k, mode=mode, exclude=exclude)
+        """See `Retriever.search`; what was deleted from a folder since it was read is left out."""
+        for _ in range(3):
+            found = self._retriever.search(query, k, mode=mode, exclude=exclude, scope=scope)
+            gone = deleted(found, self._intake.ledger)
+            if not gone:
+                return found
+            exclude |= gone
+        return [passage for passage in found if passage.chunk.id not in gone]
 
     def rarity(self, terms: Sequence[str]) -> list[float]:
         """See `Retriever.rarity`."""
@@ -119,6 +140,7 @@ class KnowledgeBase:
         if self._keeper is not None:
             self._keeper.close()
         self._intake.close()
+        self._upkeep.close()
         self._pool.close()
         self._store.close()
 
@@ -127,3 +149,23 @@ def open_knowledge(home: Path, settings: RetrievalSettings) -> KnowledgeBase:
     """Open (or create) the knowledge base in the folder `home`."""
     backend = menu.load("retrieval.embed", settings.embed.backend)
     return KnowledgeBase(home, settings, backend.build(settings.embed))
+
+
+def serve(store: Store, embedder: Embedder, index: str, snapshots: Snapshots) -> Serving:
+    """The views: with `embedder`, or with the one it is about to replace."""
+    old, _, _ = store.progress()
+    if old is None or old.id == store.model.id:
+        return Serving(store, embedder, index, snapshots)
+    return Serving(store, _again(old), index, snapshots, old)
+
+
+def _again(model: Model) -> Embedder | None:
+    """The encoder that made the stored vectors; None where it cannot be had any more."""
+    try:
+        settings = EmbedSettings.model_validate_json(model.settings)
+        backend = menu.load("retrieval.embed", settings.backend)
+        embedder: Embedder = backend.build(settings)
+    except (ValidationError, RetrievalError, OSError) as error:
+        logger.warning("%s cannot be built any more: %s", model.name, error)
+        return None
+    return embedder if (embedder.id, embedder.dim) == (model.name, model.dim) else None

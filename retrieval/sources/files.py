@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from retrieval.errors import SourceNotFound
@@ -35,8 +35,38 @@ def walk(path: Path) -> Iterator[Item]:
     if not top.is_dir():
         yield Item(storable(str(top)), top, named=True)
         return
+    yield from _below(top, top)
+
+
+def touched(top: Path, paths: Iterable[str]) -> tuple[list[Item], list[str]]:
+    """What is to be read and what is gone after changes at these paths below the folder `top`.
+
+    The same files are left out as in `walk`. A folder stands for all that lies in it, and is among
+    both: of what was known below it, the rest may be gone.
+    """
+    items: dict[str, Item] = {}
+    gone: list[str] = []
+    for name in sorted(set(paths)):
+        path = Path(name)
+        if not path.is_relative_to(top) or _left_out(path.relative_to(top).parts):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            gone.append(storable(name))
+            items.update((item.source, item) for item in _below(path, top))
+        elif os.path.lexists(path) and not (path.is_symlink() and not _inside(path, top)):
+            items[storable(name)] = Item(storable(name), path)
+        else:
+            gone.append(storable(name))
+    return list(items.values()), gone
+
+
+def _left_out(parts: Sequence[str]) -> bool:
+    return any(p.startswith(".") for p in parts) or any(p in SKIPPED for p in parts[:-1])
+
+
+def _below(start: Path, top: Path) -> Iterator[Item]:
     closed: list[OSError] = []
-    for folder, folders, files in os.walk(top, onerror=closed.append):
+    for folder, folders, files in os.walk(start, onerror=closed.append):
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in SKIPPED)
         for name in sorted(files):
             file = Path(folder, name)
