@@ -77,9 +77,14 @@ class SearchSettings(BaseModel):
         15.0, gt=0, description="time after which fewer changes (1,000 at least) are, too, minutes"
     )
     candidates: int = Field(60, ge=1, description="passages taken from each stage")
-    dense_weight: float = Field(0.5, ge=0, le=1, description="weight of the dense score, English")
-    dense_weight_zh: float = Field(0.0, ge=0, le=1, description="the same for Chinese queries")
-    max_terms: int = Field(48, ge=1, description="query terms searched; the first are kept")
+    dense_weight: float = Field(
+        -1.0, ge=-1, le=1, description="weight of the dense score, English; below 0 = as fitted"
+    )
+    dense_weight_zh: float = Field(-1.0, ge=-1, le=1, description="the same for Chinese queries")
+    rerank_weight: float = Field(
+        -1.0, ge=-1, le=1, description="weight of the reranker's score; below 0 = as fitted"
+    )
+    max_terms: int = Field(48, ge=1, description="query terms searched; the rarest are kept")
 
 
 class RerankSettings(BaseModel):

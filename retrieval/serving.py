@@ -21,6 +21,7 @@ from retrieval.index.base import Ids, Index
 from retrieval.schema import IndexStatus, Scope
 from retrieval.snapshot import Snapshots
 from retrieval.store import Store
+from retrieval.store_log import Model
 from retrieval.view import View
 
 _LOG = logging.getLogger(__name__)
@@ -46,21 +47,23 @@ class Serving:
         embedder: Embedder | None,
         index: str = "auto",
         snapshots: Snapshots | None = None,
+        model: Model | None = None,
     ) -> None:
         """Open the newest view.
 
         Args:
             store: the truth.
-            embedder: the encoder of `store.model`; None: lexical search only.
+            embedder: the encoder of `model`; None: lexical search only.
             index: "auto" or a file of `retrieval/index/`.
             snapshots: where indexes are kept; None keeps all vectors in memory.
+            model: whose vectors are searched; None: `store.model`.
         """
         self.store = store
         self.snapshots = snapshots
         self.index = index
         self.health = ""
-        self._model = store.model
-        self._embedder = embedder
+        self.model = model or store.model
+        self.embedder = embedder
         self._lock = threading.Lock()
         menu.load("retrieval.index", backend_name(index, 0))
         self._view = self._opened()
@@ -80,10 +83,10 @@ class Serving:
         """Replay what was committed since the last call; returns the sequence now served."""
         return self._refreshed().sequence
 
-    def use(self, embedder: Embedder | None) -> None:
-        """Serve the vectors of `store.model`, which `embedder` makes."""
+    def use(self, model: Model, embedder: Embedder) -> None:
+        """Serve the vectors of `model`, which `embedder` makes."""
         with self._lock:
-            self._model, self._embedder = self.store.model, embedder
+            self.model, self.embedder = model, embedder
             self._view = self._opened()
 
     def reopen(self) -> None:
@@ -108,7 +111,7 @@ class Serving:
             chunks,
             self.store.sequence(),
             view.sequence,
-            serving.name if serving else self._model.name,
+            serving.name if serving else self.model.name,
             self.store.roots(),
             index=f"{view.base.factory} {view.base.size}",
             delta=view.pending,
@@ -130,8 +133,8 @@ class Serving:
 
     def _replayed(self, view: View) -> View | None:
         """The view after what was committed since; None where it must be opened anew."""
-        changes = self.store.changes(view.sequence, self._model)
-        served = changes.model is not None and changes.model.id == self._model.id
+        changes = self.store.changes(view.sequence, self.model)
+        served = changes.model is not None and changes.model.id == self.model.id
         if view.sequence < changes.floor or served != (view.embedder is not None):
             return None
         newer = view
@@ -144,19 +147,19 @@ class Serving:
 
     def _opened(self) -> View:
         """A view from the newest sound snapshot, or from all stored vectors."""
-        model, dim = self._model, self._model.dim
+        model, dim = self.model, self.model.dim
         snapshot = None
         if self.snapshots is not None:
             snapshot, self.health = self.snapshots.open(model)
             if self.health:
                 _LOG.warning("%s", self.health)
         serving, _, _ = self.store.progress()
-        if self._embedder is None or serving is None or serving.id != model.id:
+        if self.embedder is None or serving is None or serving.id != model.id:
             empty = menu.load("retrieval.index", "exact").build(dim)
             at = self.store.changes(self.store.sequence(), model)
             return self._view_of(empty, at.sequence, at.chunks, None)
         if snapshot is not None:
-            first = self._view_of(snapshot.index, snapshot.sequence, 0, self._embedder)
+            first = self._view_of(snapshot.index, snapshot.sequence, 0, self.embedder)
             first = replace(first, created=snapshot.created, since=snapshot.sequence)
             view = self._replayed(replace(first, lease=snapshot))
             if view is not None:
@@ -166,7 +169,7 @@ class Serving:
             "retrieval.index", "flat" if self.index == "auto" else self.index
         ).build(dim)
         base.add(loaded.ids, loaded.vectors)
-        return self._view_of(base, loaded.sequence, loaded.chunks, self._embedder)
+        return self._view_of(base, loaded.sequence, loaded.chunks, self.embedder)
 
     def _view_of(self, base: Index, sequence: int, chunks: int, embedder: Embedder | None) -> View:
         return View(embedder, base, (), NOTHING, None, None, sequence, sequence, chunks)

@@ -38,6 +38,10 @@ MANIFEST, CURRENT = "manifest.json", "CURRENT"
 KEPT = 2
 
 
+class Unsynced(OSError):
+    """The system could not bring a file to the disk (fsync); not to be tried again."""
+
+
 class Unsound(Exception):
     """A snapshot does not hold what its manifest says."""
 
@@ -117,7 +121,7 @@ class Snapshots:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """The right to change the folder.
+        """The right to change the folder, one process at a time.
 
         Raises:
             StoreBusy: another process has it.
@@ -145,25 +149,30 @@ class Snapshots:
             shutil.rmtree(folder, ignore_errors=True)
 
     def publish(
-        self, folder: Path, model: Model, sequence: int, total: int, index: dict[str, Any]
+        self,
+        folder: Path,
+        model: Model,
+        backend: str,
+        index: Index,
+        sequence: int,
+        files: tuple[str, ...],
     ) -> Path:
-        """Make the files in `folder` the newest snapshot; returns where it lies.
+        """Make the `files` that `index` saved in `folder` the newest snapshot; returns its place.
 
-        `index` says how to read them: backend, factory, files. A failed sync is not tried again:
-        what the system kept of those pages cannot be known.
+        A failed sync is not tried again: what the system kept of those pages cannot be known.
         """
         home = self.of(model)
-        hashes = {name: _sha256(folder / name) for name in index["files"]}
+        hashes = {name: _sha256(folder / name) for name in files}
         manifest = {
             "format": FORMAT,
             "model": model.name,
             "dim": model.dim,
             "metric": "inner product",
-            "backend": index["backend"],
-            "factory": index["factory"],
-            "faiss": index["faiss"],
+            "backend": backend,
+            "factory": index.factory,
+            "library": index.library,
             "sequence": sequence,
-            "ntotal": total,
+            "ntotal": index.size,
             "created": time.time(),
             "files": hashes,
         }
@@ -310,5 +319,7 @@ def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        raise Unsynced(f"{path} could not be synced: {error.strerror}") from error
     finally:
         os.close(descriptor)

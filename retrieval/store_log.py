@@ -127,23 +127,34 @@ def chunks(connection: sa.Connection) -> int:
     return int(connection.exec_driver_sql("SELECT count(*) FROM chunk").scalar() or 0)
 
 
+def batch(
+    connection: sa.Connection, model: Model, after: int
+) -> tuple[int, Ids, NDArray[np.float16]]:
+    """The next vectors by chunk id: (last id seen, ids, vectors as they are stored).
+
+    The last id is `after` where there are no more.
+    """
+    rows = _rows(
+        connection,
+        "SELECT chunk_id, vector FROM embedding WHERE model_id = ? AND chunk_id > ? "
+        "ORDER BY chunk_id LIMIT ?",
+        (model.id, after, BATCH),
+    )
+    full = [(key, vector) for key, vector in rows if vector]
+    halves = np.frombuffer(b"".join([vector for _, vector in full]), dtype="<f2")
+    ids = np.array([key for key, _ in full], dtype=np.int64)
+    return rows[-1][0] if rows else after, ids, halves.reshape(len(full), model.dim)
+
+
 def vectors(connection: sa.Connection, model: Model) -> Iterator[tuple[Ids, NDArray[np.float16]]]:
-    """All vectors of `model` by chunk id, ascending, in batches, as they are stored."""
-    last = 0
+    """All vectors of `model` by chunk id, ascending, in batches."""
+    last = -1
     while True:
-        rows = _rows(
-            connection,
-            "SELECT chunk_id, vector FROM embedding WHERE model_id = ? AND chunk_id > ? "
-            "ORDER BY chunk_id LIMIT ?",
-            (model.id, last, BATCH),
-        )
-        if not rows:
+        at, ids, halves = batch(connection, model, last)
+        if at == last:
             return
-        last = rows[-1][0]
-        full = [(key, vector) for key, vector in rows if vector]
-        ids = np.array([key for key, _ in full], dtype=np.int64)
-        halves = np.frombuffer(b"".join([vector for _, vector in full]), dtype="<f2")
-        yield ids, halves.reshape(len(full), model.dim)
+        last = at
+        yield ids, halves
 
 
 def catalog_rows(connection: sa.Connection) -> CatalogRows:

@@ -62,10 +62,18 @@ def fill(connection: sa.Connection, model: Model, rows: Sequence[tuple[int, Vect
         connection.exec_driver_sql(query, values)
 
 
-def late(connection: sa.Connection, model: Model, rows: Sequence[tuple[int, Vectors]]) -> None:
-    """Store vectors of chunks that are in the log already, and tell the views if it serves."""
+def late(
+    connection: sa.Connection, model: Model, rows: Sequence[tuple[int, Vectors]], tell: bool
+) -> bool:
+    """Store vectors of chunks that are in the log already; with `tell`, enter them again.
+
+    A view that has seen the first entry takes the vector up at the second. False, and nothing
+    done, where the model was dropped.
+    """
+    if model.id not in [found.id for found in models(connection)]:
+        return False
     fill(connection, model, rows)
-    if any(found.serving for found in models(connection) if found.id == model.id):
+    if tell:
         owners = sa.select(CHUNK.c.id, CHUNK.c.document_id).where(
             CHUNK.c.id.in_([key for key, _ in rows])
         )
@@ -75,6 +83,7 @@ def late(connection: sa.Connection, model: Model, rows: Sequence[tuple[int, Vect
         ]
         if again:
             connection.execute(sa.insert(CHANGE), again)
+    return True
 
 
 def missing(connection: sa.Connection, model: Model) -> int:
@@ -97,16 +106,16 @@ def progress(connection: sa.Connection) -> tuple[Model | None, Model | None, flo
     return serving, filling, 1 - missing(connection, filling) / total if total else 1.0
 
 
-def unread(connection: sa.Connection, model: Model, limit: int) -> tuple[Unread, ...]:
-    """The first `limit` chunks that `model` has not seen."""
+def unread(connection: sa.Connection, model: Model, after: int, limit: int) -> tuple[Unread, ...]:
+    """The first `limit` chunks with ids above `after` that `model` has not seen."""
     query = sa.text(
         'SELECT chunk.id, title, headings, substr(text, start + 1, "end" - start) AS body '
         "FROM chunk JOIN document ON document.id = chunk.document_id "
-        "JOIN content ON content.document_id = document.id WHERE NOT EXISTS "
+        "JOIN content ON content.document_id = document.id WHERE chunk.id > :after AND NOT EXISTS "
         "(SELECT 1 FROM embedding WHERE chunk_id = chunk.id AND model_id = :model) "
         "ORDER BY chunk.id LIMIT :limit"
     ).columns(headings=sa.JSON)
-    rows = connection.execute(query, {"model": model.id, "limit": limit})
+    rows = connection.execute(query, {"model": model.id, "after": after, "limit": limit})
     return tuple(Unread(row.id, row.title, tuple(row.headings), row.body) for row in rows)
 
 

@@ -28,3 +28,8 @@ class Embedder(Protocol):
 
     def reads(self, text: str) -> bool:
         """Whether the vocabulary covers this text; where not, its vector says nothing."""
+
+
+def embedded_text(title: str, headings: Sequence[str], body: str) -> str:
+    """What an encoder reads of a chunk: where it stands, then what it says."""
+    return " › ".join((title, *headings)) + "\n" + body

@@ -12,15 +12,17 @@ from typing import Any
 import faiss
 import numpy as np
 
+from retrieval import fault
 from retrieval.index.base import Ids, Mask
 
 INDEX, IDS = "base.faiss", "ids.npy"
-VERSION = str(faiss.__version__)
+LIBRARY = f"faiss {faiss.__version__}"
 
 
 def write(index: Any, ids: Ids, folder: Path) -> tuple[str, ...]:
     """Write the FAISS index and its ids."""
     np.save(folder / IDS, ids)
+    fault.reached("mid-index-write")
     try:
         faiss.write_index(index, str(folder / INDEX))
     except RuntimeError as error:  # FAISS says no more than that a write came short

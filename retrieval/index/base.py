@@ -35,6 +35,10 @@ class Index(Protocol):
     def factory(self) -> str:
         """How the index is made, in FAISS's own notation."""
 
+    @property
+    def library(self) -> str:
+        """What wrote the files, with its version."""
+
     def add(self, ids: Ids, vectors: Vectors | NDArray[np.float16]) -> None:
         """Add vectors (n, dim) under ids (n,); an id is never added twice."""
 

@@ -18,6 +18,7 @@ class Exact:
     """All vectors in one matrix."""
 
     factory = "numpy"
+    library = f"numpy {np.__version__}"
 
     def __init__(self, dim: int) -> None:
         self.vectors: Vectors = np.zeros((0, dim), dtype=np.float32)

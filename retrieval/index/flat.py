@@ -21,6 +21,7 @@ class Flat:
     """All vectors, compared one by one."""
 
     factory = "Flat"
+    library = _mapped.LIBRARY
 
     def __init__(self, dim: int) -> None:
         self._dim = dim

@@ -36,6 +36,8 @@ BATCH = 50_000
 class Inverted:
     """Lists around k-means centres, 8 bits a component, and the vectors themselves."""
 
+    library = _mapped.LIBRARY
+
     def __init__(self, dim: int) -> None:
         self._dim = dim
         self._ids: Ids = np.zeros(0, dtype=np.int64)
@@ -123,7 +125,7 @@ class Inverted:
     def save(self, folder: Path) -> tuple[str, ...]:
         """Write lists, ids and vectors; vectors that lie there already are left as they are."""
         target = folder / VECTORS
-        if getattr(self._vectors, "filename", None) != str(target):
+        if str(getattr(self._vectors, "filename", "")) != str(target):
             with target.open("wb") as file:
                 for at in range(0, len(self._vectors), BATCH):
                     self._vectors[at : at + BATCH].astype("<f2").tofile(file)

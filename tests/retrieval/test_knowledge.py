@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.config import EmbedSettings, RetrievalSettings, SearchSettings
-from retrieval.errors import BackendMissing, IndexMismatch, SourceNotFound
+from retrieval.errors import BackendMissing, SourceNotFound
 from retrieval.knowledge import KnowledgeBase, open_knowledge, total
 from retrieval.schema import FileReport, IngestProgress, IngestSummary
 
@@ -193,13 +193,6 @@ def test_two_runs_over_one_folder(base: KnowledgeBase, tmp_path: Path) -> None:
         both = total([run.result() for run in [pool.submit(run) for _ in range(2)]])
     assert (both.added, both.unchanged, both.removed, both.embedded) == (8, 8, 0, 8)
     assert len(titles(base, "quokka")) == 8
-
-
-def test_another_encoder_is_refused(tmp_path: Path) -> None:
-    """A knowledge base made with one encoder does not open with another."""
-    open_knowledge(tmp_path / "kb", SETTINGS).close()
-    with pytest.raises(IndexMismatch, match="holds vectors of hashing-256"):
-        open_knowledge(tmp_path / "kb", RetrievalSettings())
 
 
 def test_unknown_parts_are_refused(tmp_path: Path) -> None:
