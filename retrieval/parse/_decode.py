@@ -6,8 +6,7 @@ import codecs
 import re
 from pathlib import Path
 
-from charset_normalizer import from_bytes
-
+from retrieval.parse._legacy import read_legacy
 from retrieval.parse.base import refuse
 
 _MARKS = (
@@ -17,11 +16,19 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-#: Guessed at only after the Chinese encodings, which are recognised by their common characters.
-_OTHERS = ["shift_jis", "euc_jp", "euc_kr", "cp1252", "cp1251", "cp1253"]
+#: Names that files give to encodings which their writers in truth extend.
+_WIDER = {
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "big5": "big5hkscs",
+    "shift_jis": "cp932",
+    "euc-kr": "cp949",
+    "ks_c_5601-1987": "cp949",
+    "iso-8859-1": "cp1252",
+    "latin1": "cp1252",
+    "us-ascii": "cp1252",
+}
 _SAMPLE = 64 * 1024
-#: Share of a text's two-byte characters that must be everyday ones.
-_EVERYDAY = 0.7
 
 _CONTROLS = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _ORDINARY = re.compile(
@@ -30,21 +37,25 @@ _ORDINARY = re.compile(
 )
 
 
-def decode(path: Path, data: bytes, declared: str = "") -> str:
+def decode(path: Path, data: bytes, declared: str = "", notes: list[str] | None = None) -> str:
     """Return the text of `data`; `declared` (what the file says of itself) is tried after UTF-8.
+
+    What was guessed or damaged is appended to `notes`.
 
     Raises:
         ParseError: `disguised` for binary data, `encoding` when nothing fits.
 
     """
+    notes = [] if notes is None else notes
     for mark, encoding in _MARKS:
         if data.startswith(mark):
-            text = _strict(data, encoding)
+            text = _strict(data, encoding) or _cut_short(data, encoding, notes)
             if text is None:
                 raise refuse(path, "encoding", f"damaged {encoding} text")
             return text
     if b"\0" in data:
         return _without_mark(path, data)
+    declared = _WIDER.get(declared.lower(), declared)
     for encoding in ("utf-8", declared):
         text = _strict(data, encoding) if encoding else None
         if text is not None:
@@ -52,10 +63,41 @@ def decode(path: Path, data: bytes, declared: str = "") -> str:
     sample = data[:_SAMPLE]
     if len(_CONTROLS.findall(sample)) > max(2, len(sample) // 200):
         raise refuse(path, "disguised", "binary data under the suffix of a text file")
-    text = _truncated_utf8(data) or _legacy(data)
-    if text is None:
+    text = _truncated_utf8(data, notes) or _mixed(data, notes)
+    if text is not None:
+        return text
+    reading = read_legacy(data)
+    if reading is None:
         raise refuse(path, "encoding", "the text is in no encoding that could be recognised")
+    if not reading.sure:
+        notes.append(f"read as {reading.encoding} by a guess; if it looks wrong, save it as UTF-8")
+    return reading.text
+
+
+def _cut_short(data: bytes, encoding: str, notes: list[str]) -> str | None:
+    """Marked text whose last character is cut; anything worse is not read."""
+    text = data.decode(encoding, errors="replace")
+    damaged = text.count("\ufffd")
+    if damaged > 3 or len(text) < 20 * damaged:
+        return None
+    notes.append(f"damaged bytes in {encoding} text are shown as \ufffd")
     return text
+
+
+def _mixed(data: bytes, notes: list[str]) -> str | None:
+    """Lines of UTF-8 among lines of an older encoding, each read as what it is."""
+    lines = data.split(b"\n")
+    read = [_strict(line, "utf-8") for line in lines]
+    good = sum(text is not None and not text.isascii() for text in read)
+    odd = b"\n".join(line for line, text in zip(lines, read, strict=True) if text is None)
+    if not good or good < odd.count(b"\n") + 1:
+        return None
+    older = read_legacy(odd)
+    if older is None or older.text.count("\n") != odd.count(b"\n"):
+        return None
+    notes.append(f"UTF-8 with some lines in {older.encoding}; save it as UTF-8 throughout")
+    rest = iter(older.text.split("\n"))
+    return "\n".join(next(rest) if text is None else text for text in read)
 
 
 def _strict(data: bytes, encoding: str) -> str | None:
@@ -65,12 +107,15 @@ def _strict(data: bytes, encoding: str) -> str | None:
         return None
 
 
-def _truncated_utf8(data: bytes) -> str | None:
+def _truncated_utf8(data: bytes, notes: list[str]) -> str | None:
     """UTF-8 with a few damaged bytes (a cut download), the damage shown as U+FFFD."""
     text = data.decode("utf-8", errors="replace")
     wide = sum(1 for char in text if char > "\x7f")
     damaged = text.count("\ufffd")
-    return text if damaged <= 3 and wide >= 50 * damaged else None
+    if damaged > 3 or wide < 50 * damaged:
+        return None
+    notes.append("damaged bytes in UTF-8 text are shown as \ufffd")
+    return text
 
 
 def _without_mark(path: Path, data: bytes) -> str:
@@ -85,35 +130,3 @@ def _without_mark(path: Path, data: bytes) -> str:
 def _looks_written(text: str) -> bool:
     sample = text[:_SAMPLE]
     return len(_ORDINARY.findall(sample)) >= 0.95 * len(sample) and "\0" not in text
-
-
-def _legacy(data: bytes) -> str | None:
-    """GB 18030 or Big5 by the share of everyday characters; then the rest of the world."""
-    sample = data[:_SAMPLE]
-    scored = [(_share(sample, "gb18030"), "gb18030"), (_share(sample, "big5"), "big5")]
-    for share, encoding in sorted(scored, reverse=True):
-        if share >= _EVERYDAY:
-            text = _strict(data, encoding if encoding != "big5" else "big5hkscs")
-            if text is not None:
-                return text
-    best = from_bytes(data[:_SAMPLE], cp_isolation=_OTHERS).best()
-    return _strict(data, best.encoding) if best is not None else None
-
-
-def _share(sample: bytes, encoding: str) -> float:
-    """Share of two-byte characters in the encoding's everyday rows (level one, punctuation)."""
-    everyday = total = position = 0
-    while position < len(sample) - 1:
-        lead = sample[position]
-        if lead < 0x80:
-            position += 1
-            continue
-        trail = sample[position + 1]
-        total += 1
-        position += 2
-        if encoding == "gb18030":
-            everyday += trail >= 0xA1 and (0xB0 <= lead <= 0xD7 or lead in (0xA1, 0xA3))
-        else:
-            legal = 0x40 <= trail <= 0x7E or trail >= 0xA1
-            everyday += legal and (0xA4 <= lead <= 0xC6 or lead == 0xA1)
-    return everyday / total if total else 0.0

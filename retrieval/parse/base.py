@@ -72,7 +72,8 @@ class TextBuilder:
 
     Whatever is appended is cleaned first and skipped when nothing is left, so that the promises
     of `Parsed` hold by construction: blocks sorted, disjoint and not empty; a heading's text
-    stands at its start; headings and blocks cover all text but white space.
+    stands at its start; headings and blocks cover all text but white space. `notes` is for what
+    the owner of the file should know.
 
     Raises (from every appending method):
         ParseError: reason `output`, once the text is longer than `settings.max_characters`.
@@ -86,6 +87,7 @@ class TextBuilder:
         self._last: BlockKind | None = None
         self._headings: list[Heading] = []
         self._blocks: list[Block] = []
+        self.notes: list[str] = []
 
     def heading(self, level: int, text: str) -> None:
         """Append a heading; `level` is clamped to 1 to 6."""
@@ -137,6 +139,7 @@ class TextBuilder:
             title=one_line(title) or first,
             headings=tuple(self._headings),
             blocks=tuple(self._blocks),
+            notes=tuple(self.notes),
         )
 
     def _block(self, text: str, kind: BlockKind, separator: str = "") -> None:

@@ -26,8 +26,8 @@ _PROSE = 240
 
 def parse(path: Path, settings: ParseSettings) -> Parsed:
     """Read a JSON or JSON Lines file; see `retrieval.parse.base` for the contract."""
-    text = decode(path, path.read_bytes())
     builder = TextBuilder(path, settings)
+    text = decode(path, path.read_bytes(), notes=builder.notes)
     title = path.stem
     if path.suffix.lower() == ".json":
         value = _load(path, text, "it")

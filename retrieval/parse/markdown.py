@@ -39,8 +39,8 @@ _LEADING_MARK = re.compile(r"^\s*(?:\[[ xX]\]\s+|\[!\w+\][+-]?)")
 
 def parse(path: Path, settings: ParseSettings) -> Parsed:
     """Read a Markdown file; see `retrieval.parse.base` for the contract."""
-    title, source = front_matter(scrub(decode(path, path.read_bytes())))
     builder = TextBuilder(path, settings)
+    title, source = front_matter(scrub(decode(path, path.read_bytes(), notes=builder.notes)))
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     if is_mdx(source):
         reader.disable("code")

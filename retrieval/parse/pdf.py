@@ -13,7 +13,6 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -73,12 +72,13 @@ def parse(path: Path, settings: ParseSettings) -> Parsed:
     finally:
         document.close()
     builder = TextBuilder(path, settings)
+    builder.notes += notes
     _append(builder, _without_furniture(pages))
     # Word processors leave file names as titles; the largest heading is the better one.
     useful = bool(title) and not re.search(
         r"\.\w{2,4}$|^Microsoft|^untitled|^\(?anonymous", title, re.I
     )
-    return replace(builder.build(title if useful else ""), notes=notes)
+    return builder.build(title if useful else "")
 
 
 def _pages(

@@ -100,13 +100,13 @@ class _Transparent(Directive):
 
 def parse(path: Path, settings: ParseSettings) -> Parsed:
     """Read a reStructuredText file; see `retrieval.parse.base` for the contract."""
-    source = scrub(decode(path, path.read_bytes()))
+    builder = TextBuilder(path, settings)
+    source = scrub(decode(path, path.read_bytes(), notes=builder.notes))
     for found in _DIRECTIVE.finditer(source):
         name = found.group("name").lower()
         if name not in en.directives or _SILENT.fullmatch(name) or _CODE.fullmatch(name):
             directives.register_directive(name, _Transparent)
     tree = publish_doctree(_ROLE.sub(_plain, source), settings_overrides=_SETTINGS)
-    builder = TextBuilder(path, settings)
     _Walker(builder).children(tree)
     return builder.build()
 

@@ -28,10 +28,10 @@ _SAMPLE = 50
 
 def parse(path: Path, settings: ParseSettings) -> Parsed:
     """Read a delimited file; see `retrieval.parse.base` for the contract."""
-    text = decode(path, path.read_bytes())
+    builder = TextBuilder(path, settings)
+    text = decode(path, path.read_bytes(), notes=builder.notes)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(text)
     csv.field_size_limit(max(settings.max_characters, 1))
-    builder = TextBuilder(path, settings)
     try:
         append_table(builder, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:

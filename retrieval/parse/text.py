@@ -16,7 +16,7 @@ SUFFIXES: tuple[str, ...] = (".txt", ".text", ".log")
 def parse(path: Path, settings: ParseSettings) -> Parsed:
     """Read a text file; see `retrieval.parse.base` for the contract."""
     builder = TextBuilder(path, settings)
-    text = scrub(decode(path, path.read_bytes()))
+    text = scrub(decode(path, path.read_bytes(), notes=builder.notes))
     if path.suffix.lower() == ".log":
         for line in text.split("\n"):
             builder.line(line)

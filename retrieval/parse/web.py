@@ -60,7 +60,9 @@ _DEFINITION_LENGTH = 600
 _HIDING_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
 _NOTE_TAGS = _names("li p div dd aside section")
 _NOTE_LINK = re.compile(r"#(?:footnote|endnote|fn|cite_note|cite_ref)", re.I)
-_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]+)", re.I)
+_CHARSET = re.compile(
+    rb"<(?:meta[^>]{0,200}?charset|\?xml[^>]{0,100}?encoding)\s*=\s*[\"']?\s*([\w:.-]+)", re.I
+)
 _BLANKS = re.compile(r"\s+")
 #: A line break in the source, which is only white space; a real one is a plain newline.
 _SOFT = "\x1e"
@@ -71,10 +73,10 @@ def parse(path: Path, settings: ParseSettings) -> Parsed:
     data = path.read_bytes()
     declared = _CHARSET.search(data[:4096])
     charset = declared.group(1).decode("ascii") if declared else ""
-    root = _tree(decode(path, data, charset))
+    builder = TextBuilder(path, settings)
+    root = _tree(decode(path, data, charset, builder.notes))
     if root is None:
         raise refuse(path, "empty", "the page has no elements")
-    builder = TextBuilder(path, settings)
     _Walker(builder).block(_article(root))
     title = root.find(".//title")
     return builder.build("" if title is None else title.text_content())

@@ -170,11 +170,42 @@ def test_hard_wrapped_lines_become_one_and_short_lines_stay() -> None:
         ("没有标记的文本 text\n第二行", "utf-16-be"),
         ("﻿带标记", "utf-8"),
         ("plain ascii", "ascii"),
+        ("안녕하세요, 이 문서는 한국어로 작성되었습니다.", "cp949"),
+        ("これは日本語のテキストです。今日は良い天気。", "euc_jp"),
+        ("设置", "gbk"),
+        ("El niño comió mañana en la montaña", "cp1252"),
+        ("没有空格也没有换行的文本是这样的", "utf-16-le"),
     ],
 )
 def test_encodings_are_recognised(text: str, encoding: str) -> None:
     """Text in the encodings that people still send is read as it was written."""
     assert decode(HERE, text.encode(encoding)).lstrip("\ufeff") == text.lstrip("\ufeff")
+
+
+ZH = "检索增强生成把文档检索与语言模型结合起来，使得回答能够引用真实的文献来源。"
+
+
+def test_what_was_guessed_or_damaged_is_said() -> None:
+    """A reading that is no certainty is named with its encoding; a certain one is not."""
+    notes: list[str] = []
+    assert decode(HERE, ZH.encode("gb18030"), notes=notes) == ZH
+    assert decode(HERE, (ZH * 3).encode("utf-16")[:-1], notes=notes)[:-1] == (ZH * 3)[:-1]
+    assert notes == ["damaged bytes in utf-16 text are shown as \ufffd"]
+    assert decode(HERE, (ZH * 9).encode("gb18030")[:-1], notes=notes)[:-1] == (ZH * 9)[:-1]
+    assert notes[1].startswith("read as gb18030 by a guess")
+
+
+def test_lines_in_two_encodings_are_both_read() -> None:
+    """UTF-8 with lines of an older encoding keeps both, and says so."""
+    notes: list[str] = []
+    data = b"\n".join([ZH.encode(), ZH[:20].encode("gb18030"), ZH.encode(), b"plain"])
+    assert decode(HERE, data, notes=notes) == "\n".join([ZH, ZH[:20], ZH, "plain"])
+    assert "gb18030" in notes[0]
+
+
+def test_a_declared_encoding_is_read_as_its_extension() -> None:
+    """A page that calls itself gb2312 may hold any character of GB 18030."""
+    assert decode(HERE, "镕基堃".encode("gb18030"), "GB2312") == "镕基堃"
 
 
 def test_binary_data_is_not_text() -> None:
