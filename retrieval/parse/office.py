@@ -8,6 +8,7 @@ mistake text for markup and write "NaN" into empty cells.
 from __future__ import annotations
 
 import datetime
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +20,9 @@ import pptx
 
 from retrieval.config import ParseSettings
 from retrieval.parse._archive import check_archive
+from retrieval.parse._grid import Cell, append_grid
 from retrieval.parse.base import TextBuilder, refuse
-from retrieval.parse.table import append_table
+from retrieval.parse.table import append_rows, append_table
 from retrieval.parse.web import append_fragment
 from retrieval.schema import Parsed
 
@@ -35,6 +37,11 @@ _STYLES = "\n".join(
         "u => ",
     ]
 )
+#: Shapes nearer than this stand on one level; in English Metric Units.
+_LEVEL = 228_600
+_UNSAVED = re.compile(rb"<f(?:\s[^>]*)?>[^<]*</f>\s*(?:<v\s*/>|<v></v>)?\s*</c>")
+#: Sheets larger than this are not searched for such formulas; bytes.
+_SCANNED = 64 * 2**20
 _DAMAGED = (KeyError, ValueError, IndexError, AttributeError, zipfile.BadZipFile)
 
 
@@ -72,9 +79,11 @@ def _document(path: Path, builder: TextBuilder) -> str:
 
 
 def _slides(path: Path, builder: TextBuilder) -> str:
-    """Append a presentation slide by slide, notes last; gives its title property."""
+    """Append a presentation slide by slide, notes last; hidden slides are not shown to anybody."""
     deck = pptx.Presentation(str(path))
     for slide in deck.slides:
+        if slide._element.get("show") == "0":
+            continue
         title = slide.shapes.title
         if title is not None and title.has_text_frame:
             builder.heading(1, title.text_frame.text)
@@ -87,8 +96,11 @@ def _slides(path: Path, builder: TextBuilder) -> str:
 
 
 def _in_order(shapes: Any) -> Iterator[Any]:
-    """Yield shapes from top to bottom, then left to right; groups are opened."""
-    for shape in sorted(shapes, key=lambda s: (s.top or 0, s.left or 0)):
+    """Yield shapes from top to bottom, then left to right; groups are opened.
+
+    Shapes set by hand are never quite level: what is within a quarter of an inch is.
+    """
+    for shape in sorted(shapes, key=lambda s: (round((s.top or 0) / _LEVEL), s.left or 0)):
         if hasattr(shape, "shapes"):
             yield from _in_order(shape.shapes)
         else:
@@ -97,8 +109,18 @@ def _in_order(shapes: Any) -> Iterator[Any]:
 
 def _shape(shape: Any, builder: TextBuilder) -> None:
     if getattr(shape, "has_table", False):
-        for row in shape.table.rows:
-            builder.row([cell.text for cell in row.cells])
+        named = bool(shape.table.first_row)
+        append_grid(
+            builder,
+            (
+                [
+                    Cell(cell.text, cell.span_width, cell.span_height, named and not index)
+                    for cell in row.cells
+                    if not cell.is_spanned
+                ]
+                for index, row in enumerate(shape.table.rows)
+            ),
+        )
     elif getattr(shape, "has_chart", False):
         _chart(shape.chart, builder)
     elif shape.has_text_frame:
@@ -121,15 +143,21 @@ def _chart(chart: Any, builder: TextBuilder) -> None:
         builder.paragraph(chart.chart_title.text_frame.text)
     series = list(chart.series)
     columns = [list(one.values) for one in series]
-    builder.row(["", *(str(one.name) for one in series)])
     plots = list(chart.plots)
+    rows = []
     for index, label in enumerate(plots[0].categories if plots else ()):
         values = [column[index] if index < len(column) else None for column in columns]
-        builder.row([str(label), *(_cell(value) for value in values)])
+        rows.append([str(label), *(_cell(value) for value in values)])
+    append_rows(builder, ["", *(str(one.name) for one in series)], rows)
 
 
 def _sheets(path: Path, builder: TextBuilder) -> str:
     """Append every visible sheet under its name; gives no title."""
+    unsaved = _unsaved_formulas(path)
+    if unsaved:
+        builder.notes.append(
+            f"{unsaved} formulas have no saved value; open the workbook in its program and save it"
+        )
     book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
     try:
         for sheet in book.worksheets:
@@ -138,11 +166,30 @@ def _sheets(path: Path, builder: TextBuilder) -> str:
             # The size that a sheet declares can be a lie of seventeen billion cells.
             sheet.reset_dimensions()
             builder.heading(1, sheet.title)
-            rows = sheet.iter_rows(values_only=True)
-            append_table(builder, ([_cell(value) for value in row] for row in rows))
+            rows = ([_shown(cell) for cell in row] for row in sheet.iter_rows())
+            append_table(builder, rows)
     finally:
         book.close()
     return ""
+
+
+def _unsaved_formulas(path: Path) -> int:
+    """Count the formulas whose value no program has worked out and saved."""
+    found = 0
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            sheet = entry.filename.startswith("xl/worksheets/sheet")
+            if sheet and entry.file_size <= _SCANNED:
+                found += len(_UNSAVED.findall(archive.read(entry)))
+    return found
+
+
+def _shown(cell: Any) -> str:
+    """Write a cell with the sign of percent that its format shows."""
+    value, shape = cell.value, cell.number_format
+    if isinstance(value, int | float) and not isinstance(value, bool) and shape and "%" in shape:
+        return f"{value * 100:.12g}%"
+    return _cell(value)
 
 
 def _cell(value: Any) -> str:

@@ -24,6 +24,8 @@ _DELIMITERS = ",;\t|"
 _NUMBER = re.compile(r"[-+(]?[$¥€£]?\s*\d[\d.,:/ %-]*[)%]?")
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _SAMPLE = 50
+#: Rows above a table that may be its title.
+_TITLES = 5
 
 
 def parse(path: Path, settings: ParseSettings) -> Parsed:
@@ -40,11 +42,18 @@ def parse(path: Path, settings: ParseSettings) -> Parsed:
 
 
 def append_table(builder: TextBuilder, rows: Iterable[Sequence[str]]) -> None:
-    """Append a table's rows; the first one is used as the header when it looks like one."""
+    """Append a table's rows; the first one is used as the header when it looks like one.
+
+    Rows of one cell above it are the table's title.
+    """
     cleaned = ([one_line(cell) for cell in row] for row in rows)
     filled = (row for row in cleaned if any(row))
-    start = list(islice(filled, 2))
-    if len(start) == 2 and is_header(start[0], start[1]):
+    start = list(islice(filled, _TITLES + 2))
+    titles = next((i for i, row in enumerate(start) if sum(map(bool, row)) > 1), 0)
+    for row in start[:titles]:
+        builder.paragraph("".join(row))
+    start = start[titles:]
+    if len(start) > 1 and is_header(start[0], start[1]):
         append_rows(builder, start[0], chain(start[1:], filled))
     else:
         append_rows(builder, (), chain(start, filled))

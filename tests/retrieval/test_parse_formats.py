@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import zipfile
 from pathlib import Path
 
 import openpyxl
@@ -308,6 +309,108 @@ def test_a_workbook_keeps_every_visible_cell(tmp_path: Path) -> None:
         ("h1", "员工"),
         ("table_row", "姓名：张三；年龄：30；入职：2024-01-02"),
         ("table_row", "姓名：Li Si；3.5；入职：a|b <c>"),
+    ]
+
+
+def test_a_workbook_is_read_as_it_is_shown(tmp_path: Path) -> None:
+    """Titles stand above their table, per cents are per cents, unsaved formulas are named."""
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.title = "Sales"
+    sheet.append(["Sales of 2024"])
+    sheet.append(["region", "share", "sum"])
+    sheet.append(["north", 0.155, "=1+1"])
+    sheet["B3"].number_format = "0.0%"
+    book.create_sheet("第二张").append(["only", "cells"])
+    book.save(tmp_path / "a.xlsx")
+    parsed = read("office", tmp_path / "a.xlsx")
+    assert kinds(parsed) == [
+        ("h1", "Sales"),
+        ("paragraph", "Sales of 2024"),
+        ("table_row", "region: north; share: 15.5%"),
+        ("h1", "第二张"),
+        ("table_row", "only | cells"),
+    ]
+    assert parsed.notes[0].startswith("1 formulas have no saved value")
+
+
+def test_slides_are_read_from_left_to_right_and_tables_by_their_columns(tmp_path: Path) -> None:
+    """Boxes that are level are read across, merged cells hold for all, hidden slides are not."""
+    deck = pptx.Presentation()
+    slide = deck.slides.add_slide(deck.slide_layouts[6])
+    for left, top, text in ((5_000_000, 990_000, "right"), (100_000, 1_000_000, "left")):
+        slide.shapes.add_textbox(left, top, 900_000, 300_000).text_frame.text = text
+    table = slide.shapes.add_table(3, 2, 0, 3_000_000, 999, 999).table
+    for row, texts in enumerate([("城市", "人口"), ("北京", "1"), ("", "2")]):
+        for column, text in enumerate(texts):
+            table.cell(row, column).text = text
+    table.cell(1, 0).merge(table.cell(2, 0))
+    hidden = deck.slides.add_slide(deck.slide_layouts[6])
+    hidden.shapes.add_textbox(0, 0, 999, 999).text_frame.text = "secret"
+    hidden._element.set("show", "0")
+    deck.save(str(tmp_path / "a.pptx"))
+    assert [text for _, text in kinds(read("office", tmp_path / "a.pptx"))] == [
+        "left",
+        "right",
+        "城市：北京；人口：1",
+        "城市：北京；人口：2",
+    ]
+
+
+WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+PACKAGE = "http://schemas.openxmlformats.org/package/2006"
+
+
+def test_word_keeps_footnotes_and_merged_cells(tmp_path: Path) -> None:
+    """A footnote follows its sentence, headers of pages are no text, merged cells are repeated."""
+
+    def run(text: str) -> str:
+        return f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>"
+
+    def cell(text: str, properties: str = "") -> str:
+        return f"<w:tc><w:tcPr>{properties}</w:tcPr>{run(text)}</w:tc>"
+
+    body = (
+        '<w:p><w:r><w:t>茶树喜阴。</w:t></w:r><w:r><w:footnoteReference w:id="2"/></w:r></w:p>'
+        + run("Next.")
+        + "<w:tbl><w:tr><w:trPr><w:tblHeader/></w:trPr>"
+        + cell("City")
+        + cell("Year")
+        + "</w:tr><w:tr>"
+        + cell("Oslo", '<w:vMerge w:val="restart"/>')
+        + cell("1")
+        + "</w:tr><w:tr>"
+        + cell("", "<w:vMerge/>")
+        + cell("2")
+        + "</w:tr></w:tbl>"
+    )
+    relations = "".join(
+        f'<Relationship Id="{name}" Type="{OFFICE}/{name}s" Target="{name}s.xml"/>'
+        for name in ("footnote",)
+    )
+    parts = {
+        "[Content_Types].xml": f'<Types xmlns="{PACKAGE}/content-types">'
+        '<Default Extension="rels" '
+        'ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+        '<Default Extension="xml" ContentType="application/xml"/></Types>',
+        "_rels/.rels": f'<Relationships xmlns="{PACKAGE}/relationships"><Relationship Id="r" '
+        f'Type="{OFFICE}/officeDocument" Target="word/document.xml"/></Relationships>',
+        "word/_rels/document.xml.rels": f'<Relationships xmlns="{PACKAGE}/relationships">'
+        f"{relations}</Relationships>",
+        "word/document.xml": f'<w:document xmlns:w="{WORD}"><w:body>{body}</w:body></w:document>',
+        "word/footnotes.xml": f'<w:footnotes xmlns:w="{WORD}"><w:footnote w:id="2">'
+        f"{run('Camellia sinensis.')}</w:footnote></w:footnotes>",
+    }
+    with zipfile.ZipFile(tmp_path / "a.docx", "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(name, text)
+    assert kinds(read("office", tmp_path / "a.docx")) == [
+        ("paragraph", "茶树喜阴。"),
+        ("paragraph", "Camellia sinensis."),
+        ("paragraph", "Next."),
+        ("table_row", "City: Oslo; Year: 1"),
+        ("table_row", "City: Oslo; Year: 2"),
     ]
 
 
