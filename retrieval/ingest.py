@@ -150,10 +150,9 @@ class Ingester:
         failures = [*kept, *run.tally.failures]
         if tuple(failures) != before:
             self._store.set_root(record.root, failures)
-        if run.tally.changes:
-            now = time.time()
-            fresh = self._sources.get(record.root) or record
-            self._sources.save(replace(fresh, changed=now))
+        if run.tally.changes or record.error:  # the folder is there, whatever was said before
+            changed = time.time() if run.tally.changes else record.changed
+            self._sources.save(replace(record, changed=changed, error=None, tries=0))
         yield run.tally.summary(len(todo))
 
     def _limits(self, record: SourceRecord) -> list[SourceRecord]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from retrieval.config import SyncSettings
+from retrieval.config import RetrievalSettings, SyncSettings
 from retrieval.schema import IndexStatus, RootStatus
 from retrieval.sources.base import belongs
 from retrieval.store import Store
-from retrieval.store_sources import SourceRecord, SourceTable, readers_of
+from retrieval.store_sources import SourceRecord, SourceTable, open_as_noted, readers_of
 
 FILES = "files"
 UPLOADS = "upload"
@@ -40,11 +42,21 @@ class Ledger:
         """Every source with its counts and its lag; `pending` are changes seen, by root."""
         return self.sources.status(self.minutes(), dict(pending))
 
-    def status(self, embedder: str) -> IndexStatus:
+    def status(self) -> IndexStatus:
         """What is indexed; where nothing is served, nothing lags."""
         documents, chunks = self._store.counts()
         last = self._store.sequence()
-        return IndexStatus(documents, chunks, last, last, embedder, self.roots())
+        serving, filling, share = self._store.progress()
+        return IndexStatus(
+            documents,
+            chunks,
+            last,
+            last,
+            serving.name if serving else "",
+            self.roots(),
+            switching=filling.name if filling else "",
+            switched=share,
+        )
 
     def limit(self, record: SourceRecord) -> None:
         """Let the readers of this record, and nobody else, see what is stored of its source.
@@ -95,3 +107,19 @@ class Ledger:
 
     def _stored(self, name: str) -> bool:
         return bool(name) and bool(self.sources.known_of([name]))
+
+
+@contextmanager
+def open_ledger(home: Path, settings: RetrievalSettings) -> Iterator[Ledger]:
+    """The sources of the knowledge base in `home`, without its encoder; nothing is created.
+
+    Raises:
+        StoreError: what lies there is not a knowledge base.
+    """
+    path = home / "knowledge.db"
+    with ExitStack() as stack:
+        if not path.exists():
+            path = Path(stack.enter_context(TemporaryDirectory(prefix="plumbline-"))) / path.name
+        store = open_as_noted(path)
+        stack.callback(store.close)
+        yield Ledger(home, store, settings.sync)

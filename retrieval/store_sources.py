@@ -10,13 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import sqlalchemy as sa
 
+from retrieval.errors import StoreError
 from retrieval.schema import FileReport, RootStatus
 from retrieval.sources.base import belongs, below
 from retrieval.store import Store
-from retrieval.store_tables import ACCESS, CHANGE, CHUNK, DOCUMENT, METADATA, ROOT
+from retrieval.store_log import Model, models
+from retrieval.store_tables import ACCESS, CHANGE, CHUNK, DOCUMENT, META, METADATA, MODEL, ROOT
 
 SOURCE = sa.Table(
     "source",
@@ -226,6 +229,34 @@ def readers_of(source: str, limits: Iterable[SourceRecord]) -> tuple[str, ...]:
     """Who may see a document: as said of the innermost folder that it lies in; () is everybody."""
     around = [r for r in limits if belongs(source, r.root)]
     return max(around, key=lambda r: len(r.root)).readers if around else ()
+
+
+def open_as_noted(path: Path) -> Store:
+    """Open a store for its rows alone, leaving its encoders, and what is built of them, as is."""
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)))
+    try:
+        with engine.connect() as connection:
+            if sa.inspect(connection).has_table(MODEL.name):
+                found = [(m.name, m.dim) for m in sorted(models(connection), key=_serving)]
+            elif sa.inspect(connection).has_table(META.name):  # of an earlier version
+                query = sa.select(META.c.value).where(META.c.key == "embedder")
+                length = "SELECT length(vector) / 2 FROM embedding LIMIT 1"
+                dim = connection.exec_driver_sql(length).scalar() or 0
+                found = [(str(row.value), int(dim)) for row in connection.execute(query)]
+            else:
+                found = []
+    except sa.exc.DatabaseError as error:
+        raise StoreError(
+            f"{path} is not a usable database ({error.orig}); move it away and ingest again"
+        ) from error
+    finally:
+        engine.dispose()
+    return Store(path, *(found[0] if found else ("none", 0)))
+
+
+def _serving(model: Model) -> bool:
+    # the one that is filling up first: a store opened for the other would drop it
+    return model.serving
 
 
 def _mine(root: str, kind: str) -> sa.ColumnElement[bool]:

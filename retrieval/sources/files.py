@@ -50,7 +50,9 @@ def touched(top: Path, paths: Iterable[str]) -> tuple[list[Item], list[str]]:
         path = Path(name)
         if not path.is_relative_to(top) or _left_out(path.relative_to(top).parts):
             continue
-        if path.is_dir() and not path.is_symlink():
+        if path.is_dir():
+            if path.is_symlink():  # never followed
+                continue
             gone.append(storable(name))
             items.update((item.source, item) for item in _below(path, top))
         elif os.path.lexists(path) and not (path.is_symlink() and not _inside(path, top)):

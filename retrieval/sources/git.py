@@ -112,7 +112,7 @@ def root(address: str, context: Context) -> str:
     if "://" in address and not address.startswith("file://"):
         return f"{PREFIX}{parse(address, context.settings.ports)}"
     folder = Path(address.removeprefix("file://"))
-    if not folder.is_dir():
+    if not address or not folder.is_dir():
         remedy = "Give an https address or a folder; clone others yourself and give the clone."
         raise SourceError(address, "git", "no such folder, nor an http or https address", remedy)
     return f"{PREFIX}{storable(str(folder.resolve()))}"

@@ -10,7 +10,8 @@ import pytest
 from retrieval.config import EmbedSettings, RetrievalSettings, SearchSettings
 from retrieval.errors import BackendMissing, SourceNotFound
 from retrieval.knowledge import KnowledgeBase, open_knowledge, total
-from retrieval.schema import FileReport, IngestProgress, IngestSummary
+from retrieval.ledger import open_ledger
+from retrieval.schema import FileReport, IngestProgress, IngestSummary, Scope
 
 SETTINGS = RetrievalSettings(
     embed=EmbedSettings(backend="hashing"), search=SearchSettings(index="exact")
@@ -202,3 +203,88 @@ def test_unknown_parts_are_refused(tmp_path: Path) -> None:
     odd = SETTINGS.model_copy(update={"search": SearchSettings(index="x")})
     with pytest.raises(BackendMissing, match=r"no backend 'x' in retrieval\.index"):
         open_knowledge(tmp_path, odd)
+
+
+def test_a_suspended_run_holds_nothing_up(base: KnowledgeBase, tmp_path: Path) -> None:
+    """Whoever stops listening half-way, and keeps the run, blocks neither runs nor forgetting."""
+    docs = write(tmp_path / "docs" / "a.md", "Quokkas eat leaves.").parent
+    write(docs / "b.md", "Wombats eat grass.")
+    suspended = base.ingest([docs])
+    next(suspended)
+    assert summary(base.ingest([docs])).documents == 2
+    assert base.forget(str(docs)) == 2
+    assert summary(suspended).added == 2
+    assert base.status().documents == 0
+
+
+def test_forgetting_stops_what_is_being_read(base: KnowledgeBase, tmp_path: Path) -> None:
+    """A folder that is forgotten while it is read does not come back."""
+    docs = tmp_path / "docs"
+    for number in range(400):
+        write(docs / f"{number}.md", f"Quokka number{number} eats leaves. " * 40)
+    run = base.ingest([docs])
+    next(run)
+    assert base.forget(str(docs)) < 400
+    assert list(run) is not None
+    assert (base.status().documents, base.status().roots) == (0, ())
+
+
+def test_a_replaced_upload_leaves_the_disk(base: KnowledgeBase, tmp_path: Path) -> None:
+    """Only what documents are made of is kept, also when two uploads have one content."""
+    folder = tmp_path / "kb" / "uploads"
+    one, two = write(tmp_path / "1", "Quokkas eat leaves."), write(tmp_path / "2", "Wombats eat.")
+    summary(base.upload([("a.md", one), ("b.md", one)]))
+    assert len(list(folder.iterdir())) == 1
+    summary(base.upload([("a.md", two)]))
+    assert len(list(folder.iterdir())) == 2
+    summary(base.upload([("b.md", two), ("broken.json", one)]))
+    assert [path.read_text() for path in folder.iterdir()] == ["Wombats eat."]
+
+
+def test_a_single_upload_is_forgotten(base: KnowledgeBase, tmp_path: Path) -> None:
+    """One upload goes, with its copy; the others stay."""
+    one, two = write(tmp_path / "1", "Quokkas eat leaves."), write(tmp_path / "2", "Wombats eat.")
+    summary(base.upload([("a.md", one), ("b.md", two)]))
+    assert base.forget("upload:a.md") == 1
+    assert titles(base, "eat") == {"b"}
+    assert [path.read_text() for path in (tmp_path / "kb" / "uploads").iterdir()] == [
+        "Wombats eat."
+    ]
+    assert base.forget("upload:a.md") == 0
+
+
+def test_status_and_forgetting_need_no_encoder(tmp_path: Path) -> None:
+    """What is indexed is told, and forgotten, without loading what turned it into vectors."""
+    docs = write(tmp_path / "docs" / "a.md", "Quokkas eat leaves.").parent
+    base = open_knowledge(tmp_path / "kb", SETTINGS)
+    summary(base.ingest([docs]))
+    status = base.status()
+    base.close()
+    other = RetrievalSettings(embed=EmbedSettings(backend="no such"))
+    with open_ledger(tmp_path / "kb", other) as ledger:
+        found = ledger.status()
+        assert (found.roots, found.documents, found.chunks) == (status.roots, 1, 1)
+        assert (found.embedder, found.sequence) == (status.embedder, status.sequence)
+        assert ledger.forget(str(docs)) == 1
+        assert ledger.status().documents == 0
+    with open_ledger(tmp_path / "new", other) as ledger:
+        assert (ledger.status().documents, ledger.forget("x")) == (0, 0)
+    assert not (tmp_path / "new").exists()
+
+
+def test_other_readers_count_at_once(base: KnowledgeBase, tmp_path: Path) -> None:
+    """Naming other readers changes who may see what is stored already, without embedding."""
+    docs = write(tmp_path / "docs" / "a.md", "Quokkas eat leaves.").parent
+    summary(base.ingest([docs]))
+
+    def seen(*names: str) -> bool:
+        return bool(base.search("quokkas", 1, scope=Scope(readers=frozenset(names))))
+
+    assert seen()
+    again = summary(base.ingest([docs], readers=["staff"]))
+    assert (again.embedded, seen(), seen("staff"), seen("board")) == (0, False, True, False)
+    write(docs / "b.md", "Quokkas again.")
+    summary(base.ingest([docs]))
+    assert (seen("board"), len(base.search("quokkas", 9))) == (False, 2)
+    summary(base.ingest([docs], readers=[]))
+    assert seen()
