@@ -68,7 +68,7 @@ HEAVY = {
     "peft": ("assistant/policy/local.py",),
     "faiss": ("retrieval/index/*.py",),
     "gradio": ("assistant/ui/*.py",),
-    "openai": ("assistant/policy/remote.py",),
+    "openai": ("assistant/policy/remote.py", "retrieval/embed/remote.py"),
     "langchain": ("*/langchain.py",),
     "pypdfium2": ("retrieval/parse/*.py",),
     "markitdown": ("retrieval/parse/*.py",),
