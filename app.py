@@ -1,4 +1,4 @@
-"""The command: chat (default) | ask | ingest | status | forget | forget-user | export | train.
+"""The command: chat (the default), ask, ingest, sync, status, forget and what else there is below.
 
 The only place that wires feedback to rlhf: the assistant hands every finished turn and every thumb
 to callables given here, and never imports what becomes of them.
@@ -17,23 +17,17 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.table import Table
 
-from assistant import Assistant, Reply, Settings, build_assistant, load
+from assistant import Assistant, Reply, Settings, build_assistant, load, terminal
 from assistant.errors import AssistantError
 from assistant.memory import Memory
 from assistant.schema import Feedback, TurnRecord
 from retrieval import menu
 from retrieval.errors import RetrievalError
-from retrieval.schema import FileReport, IngestProgress, IngestSummary
+from retrieval.intake import KINDS
+from retrieval.knowledge import KnowledgeBase, open_knowledge
+from retrieval.ledger import open_ledger
+from retrieval.schema import IngestSummary
 from rlhf import exports
 from rlhf.errors import RlhfError
 from rlhf.preferences import PreferenceStore
@@ -69,11 +63,17 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("question", nargs="+")
     sub.add_argument("--continue", dest="conversation", metavar="ID", help="go on in this one")
     sub.add_argument("--why", action="store_true", help="show steps and scores")
-    sub = command("ingest", ingest, "take in files and folders, or bring them up to date")
-    sub.add_argument("paths", nargs="+", type=Path)
+    sub = command("ingest", ingest, "take in files, folders and URLs, or bring them up to date")
+    sub.add_argument("addresses", nargs="+", metavar="PATH|URL")
+    sub.add_argument("--watch", action="store_true", help="go on taking in every change")
+    sub.add_argument("--kind", default="", choices=KINDS, help="how a URL is read (by its looks)")
+    sub.add_argument("--readers", metavar="A,B", help="who may see it; empty = everybody")
+    sub.add_argument("--every", type=float, metavar="MINUTES", help="check it this often")
+    sub = command("sync", sync, "bring every source up to date")
+    sub.add_argument("--every", action="store_true", help="go on, each at its interval")
     command("status", status, "what is indexed, how fresh it is, and which policy answers")
-    sub = command("forget", forget, "remove an ingested file or folder from the knowledge base")
-    sub.add_argument("path")
+    sub = command("forget", forget, "remove a source or a document from the knowledge base")
+    sub.add_argument("name", metavar="PATH|URL")
     sub = command("forget-user", forget_user, "delete a user's conversations and feedback")
     sub.add_argument("user")
     sub = command("export", export, "write the preferences that may be used for training")
@@ -118,6 +118,7 @@ def chat(options: argparse.Namespace, settings: Settings) -> int:
             assistant, _ = stack.enter_context(_opened(settings))
             ui = menu.load("assistant.ui", "app")
             assistant.warm()
+            assistant.keep_fresh()
         try:
             ui.serve(assistant, settings, ready)
         except KeyboardInterrupt:
@@ -144,44 +145,86 @@ def ask(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def ingest(options: argparse.Namespace, settings: Settings) -> int:
-    """Take in paths with a progress bar; 1 where any file failed, empty ones aside."""
-    with _opened(settings) as (assistant, _):
-        summary = _show(assistant.ingest(options.paths))
-    _print_failures(summary.failures)
-    if summary.ignored:
-        kinds = ", ".join(f"{count} {suffix}" for suffix, count in summary.ignored)
-        err.print(f"[dim]Other files in these folders, not read: {escape(kinds)}[/]")
-    rate = summary.embedded / summary.seconds if summary.seconds else 0.0
-    out.print(
-        f"{summary.documents} documents, {summary.chunks} chunks: {summary.added} added, "
-        f"{summary.updated} updated, {summary.unchanged} unchanged, {summary.removed} removed, "
-        f"{len(summary.failures)} failed; {summary.embedded} chunks embedded in "
-        f"{summary.seconds:.1f} s ({rate:.0f}/s)."
-    )
-    return 1 if any(f.reason != "empty" for f in summary.failures) else 0
+    """Take in sources with a progress bar; 1 where any document failed, empty ones aside."""
+    given = options.addresses
+    addresses = [a if "://" in a or options.kind else Path(a) for a in given]
+    readers = None if options.readers is None else [r for r in options.readers.split(",") if r]
+    with _knowledge(settings, watch=options.watch) as knowledge:
+        events = knowledge.ingest(
+            addresses, kind=options.kind, readers=readers, every=options.every
+        )
+        code = terminal.conclude(terminal.show(events, err), out, err)
+        return _keep(knowledge) if options.watch else code
+
+
+def sync(options: argparse.Namespace, settings: Settings) -> int:
+    """Bring every source up to date once, or go on doing so; 1 where anything failed."""
+    code = 0
+    with _knowledge(settings, watch=options.every) as knowledge:
+        for root in knowledge.status().roots:
+            if root.kind in (*KINDS, "files"):
+                err.print(escape(root.root), soft_wrap=True, highlight=False)
+                events = knowledge.sync(root.root)
+                code |= terminal.conclude(terminal.show(events, err), out, err)
+        return _keep(knowledge) if options.every else code
+
+
+def _keep(knowledge: KnowledgeBase) -> int:
+    """Keep the sources fresh until interrupted."""
+
+    def heard(root: str, summary: IngestSummary) -> None:
+        terminal.failures(summary.failures, err)
+        if summary.added or summary.updated or summary.removed:
+            out.print(f"{escape(root)}: {terminal.line(summary)}", soft_wrap=True)
+
+    knowledge.keep_fresh(heard)
+    err.print("Watching. Ctrl-C ends it.")
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        err.print("\nStopped. Everything taken in so far is kept.")
+    return 0
+
+
+@contextmanager
+def _knowledge(settings: Settings, *, watch: bool) -> Iterator[KnowledgeBase]:
+    chosen = settings.retrieval
+    if watch:  # as the command line says, whatever the settings do
+        on = chosen.sync.model_copy(update={"watch": True})
+        chosen = chosen.model_copy(update={"sync": on})
+    knowledge = open_knowledge(settings.home, chosen)
+    try:
+        yield knowledge
+    finally:
+        knowledge.close()
 
 
 def status(options: argparse.Namespace, settings: Settings) -> int:
-    """Print what is indexed."""
-    with _opened(settings) as (assistant, preferences):
-        health, index, counts = assistant.health(), assistant.index_status(), preferences.counts()
-    table = Table("Source", "Documents", "Chunks", "Synchronised", "Failed")
-    for root in index.roots:
-        table.add_row(
-            escape(root.root),
-            str(root.documents),
-            str(root.chunks),
-            _ago(root.synced),
-            str(len(root.failures)),
-        )
-    out.print(table)
-    card = health.policy
-    out.print(f"{health.documents} documents, {health.chunks} chunks, index lag {health.lag}")
-    out.print(
-        f"policy {card.name} ({card.model} {card.revision}), encoder {health.embedder}",
-        soft_wrap=True,
-    )
-    out.print(f"moderators: {', '.join(health.moderators)}")
+    """Print what is indexed; no model is loaded for it."""
+    policies = menu.available("assistant.policy")
+    if settings.policy.backend not in policies:
+        named = f"no policy {settings.policy.backend!r}; there are: {', '.join(policies)}"
+        raise AssistantError(named)
+    with open_ledger(settings.home, settings.retrieval) as ledger:
+        index = ledger.status()
+    memory = Memory(settings.home / "conversations.db")
+    preferences = PreferenceStore(settings.home / "preferences.db")
+    try:
+        counts, conversations = preferences.counts(), len(memory.conversations("local"))
+    finally:
+        memory.close()
+        preferences.close()
+    terminal.sources(index.roots, out)
+    lag = index.sequence - index.served
+    out.print(f"{index.documents} documents, {index.chunks} chunks, index lag {lag}")
+    if index.switching:
+        out.print(f"{index.switched:.0%} of the vectors for {escape(index.switching)} are made")
+    policy, model = settings.policy.backend, settings.policy.model
+    encoder = index.embedder or settings.retrieval.embed.backend
+    named = f" ({escape(model)})" if model else ""
+    out.print(f"policy {escape(policy)}{named}, encoder {escape(encoder)}", soft_wrap=True)
+    out.print(f"moderators: {', '.join(settings.safety.moderators)}")
     kinds = ", ".join(f"{number} {kind}" for kind, number in counts.feedback) or "none"
     out.print(
         f"logged: {counts.turns} turns of {counts.users} users, {counts.trainable} of them with "
@@ -189,14 +232,14 @@ def status(options: argparse.Namespace, settings: Settings) -> int:
         highlight=False,
         soft_wrap=True,
     )
-    out.print(f"data in {escape(health.data_dir)}, {health.conversations} conversations")
+    out.print(f"data in {escape(str(settings.home))}, {conversations} conversations")
     return 0
 
 
 def forget(options: argparse.Namespace, settings: Settings) -> int:
-    """Remove a root from the knowledge base; 1 where nothing was known under that name."""
-    with _opened(settings) as (assistant, _):
-        removed = assistant.forget(options.path)
+    """Remove a source or a document; 1 where nothing was known under that name."""
+    with open_ledger(settings.home, settings.retrieval) as ledger:
+        removed = ledger.forget(options.name)
     out.print(f"{removed} documents removed.")
     return 0 if removed else 1
 
@@ -267,46 +310,6 @@ def _pairs(values: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _show(events: Iterator[IngestProgress | IngestSummary]) -> IngestSummary:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    summary: IngestSummary | None = None
-    with Progress(*columns, console=err) as progress:
-        task = progress.add_task("files", total=None, rate="")
-        for event in events:
-            if isinstance(event, IngestSummary):
-                summary = event
-                continue
-            rate = event.embedded / event.seconds if event.seconds else 0.0
-            if event.done == 1 and progress.tasks[task].completed > 1:
-                task = progress.add_task("files", total=event.total, rate="")
-            progress.update(
-                task, total=event.total, completed=event.done, rate=f"{rate:.0f} chunks/s"
-            )
-    assert summary is not None
-    return summary
-
-
-def _print_failures(failures: Sequence[FileReport]) -> None:
-    """By reason, so that twenty empty pages do not hide the one broken file."""
-    reasons: dict[tuple[str, str, str], list[str]] = {}
-    for report in failures:
-        reasons.setdefault((report.reason, report.detail, report.remedy), []).append(report.source)
-    for (reason, detail, remedy), sources in sorted(reasons.items(), key=lambda kv: len(kv[1])):
-        err.print(
-            f"[red]{len(sources)} not read[/] ({reason}): {escape(detail)}. {escape(remedy)}",
-            soft_wrap=True,
-        )
-        for source in sources:
-            err.print(f"  {escape(source)}", soft_wrap=True, highlight=False)
-
-
 def _print_sources(reply: Reply) -> None:
     for c in reply.citations:
         where = " › ".join((c.title, *c.headings))
@@ -329,14 +332,6 @@ def _print_why(reply: Reply) -> None:
         stages = ", ".join(f"{f.stage} {f.score:.2f} (#{f.rank})" for f in passage.found_by)
         err.print(f"  {escape(passage.title)}: {stages}", soft_wrap=True)
     err.print(f"  confidence {reply.confidence}, policy {reply.policy.name}")
-
-
-def _ago(moment: float) -> str:
-    seconds = max(0, int(time.time() - moment))
-    for size, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {name} ago"
-    return f"{seconds} s ago"
 
 
 if __name__ == "__main__":

@@ -308,6 +308,10 @@ class Assistant:
         """Remove an ingested root; returns how many documents there were."""
         return self._knowledge.forget(root)
 
+    def keep_fresh(self) -> None:
+        """Take in changes of the sources from now on; see `KnowledgeBase.keep_fresh`."""
+        self._knowledge.keep_fresh()
+
     def index_status(self) -> IndexStatus:
         """What is indexed, by root."""
         return self._knowledge.status()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from assistant.schema import Consent, Feedback
 from rlhf.preferences import PreferenceStore
 
 WIDGET = "# Widget\n\nThe widget costs 40 euros. It was made in Lyon.\n"
-COMMANDS = {"chat", "ask", "ingest", "status", "forget", "forget-user", "export", "train"}
+COMMANDS = {"chat", "ask", "ingest", "sync", "status", "forget", "forget-user", "export", "train"}
 
 
 class Ran(NamedTuple):
@@ -318,3 +319,65 @@ def test_the_command_runs_as_a_program(root: Path, home: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout.startswith("你好！")) == (0, True)
+
+
+def test_the_status_loads_no_model(run: Run, documents: Path) -> None:
+    """Status and forget work although the encoder that the settings name is not there."""
+    run("ingest", documents)
+    other = "retrieval.embed.backend=gone"
+    told, forgotten = run("--set", other, "status"), run("--set", other, "forget", documents)
+    assert (told.code, "encoder hashing-256" in told.out) == (0, True)
+    assert (forgotten.code, forgotten.out) == (0, "1 documents removed.")
+
+
+def test_sync_brings_every_source_up_to_date(run: Run, documents: Path) -> None:
+    """Each source is read again, and the status says how it is kept."""
+    run("ingest", "--readers", "ann,bob", "--every", "5", documents)
+    (documents / "gadget.md").write_text("# Gadget\n\nThe gadget is blue.\n", encoding="utf-8")
+    ran = run("sync")
+    assert (ran.code, "1 added, 0 updated, 1 unchanged" in ran.out) == (0, True)
+    (documents / "widget.md").unlink()
+    assert "0 added, 0 updated, 1 unchanged, 1 removed" in run("sync").out
+    assert " files " in run("status").out
+
+
+def test_the_network_is_off_until_allowed(run: Run) -> None:
+    """A page is not fetched, and the message names the setting that would allow it."""
+    ran = run("ingest", "https://site.example/a")
+    assert (ran.code, "Set retrieval.sources.network to true" in ran.err) == (1, True)
+    told = run("status")
+    assert "network_off" in told.out
+    assert run("forget", "https://site.example/a").code == 1
+
+
+def test_ten_thousand_failures_are_a_few_lines(run: Run, documents: Path) -> None:
+    """Documents that fail for the same reason are counted; the first are named."""
+    for number in range(200):
+        (documents / f"{number:03}.md").touch()
+    ran = run("ingest", documents)
+    named = re.findall(r"documents/\d{3}\.md", ran.err)
+    assert (ran.code, len(named), "… and 190 more" in ran.err) == (0, 10, True)
+
+
+def test_watching_goes_on_until_interrupted(root: Path, home: Path, documents: Path) -> None:
+    """`ingest --watch` takes in what changes and ends well at Ctrl-C."""
+    given = [f"--set={key}={value}" for key, value in options(home).items()]
+    with subprocess.Popen(
+        [sys.executable, "-u", "app.py", *given, "ingest", "--watch", str(documents)],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        env={"PYTHONIOENCODING": "utf-8", "HOME": str(home), "PATH": "", "COLUMNS": "400"},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "1 added" in process.stdout.readline()
+        while "Watching" not in process.stderr.readline():
+            pass
+        (documents / "gadget.md").write_text("# Gadget\n\nIt is blue.\n", encoding="utf-8")
+        heard = process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, str(documents) in heard, "1 added" in heard) == (0, True, True)
+    assert "Everything taken in so far is kept." in err
