@@ -7,17 +7,20 @@ import zlib
 from pathlib import Path
 
 from retrieval.config import ParseSettings
-from retrieval.parse._sniff import office_folder
+from retrieval.parse._sniff import archive_folder
 from retrieval.parse.base import refuse
 
 _ENTRIES = 20_000
 #: Below this an entry's ratio says nothing: a page of blanks packs very well.
 _SMALL = 2**20
 _HEAD = 8192
+#: Formats whose markup never declares a document type; a book's pages do.
+_UNDECLARED = (".docx", ".pptx", ".xlsx")
+_MARKUP = (".xml", ".rels")
 
 
 def check_archive(path: Path, settings: ParseSettings) -> None:
-    """Refuse an Office archive that unpacks to too much, is locked, or declares entities.
+    """Refuse an Office archive or a book that unpacks to too much, is locked, or declares entities.
 
     The sizes checked are those the archive declares; a reader never unpacks an entry beyond its
     declared size, so an archive that lies is cut off and then fails its checksum.
@@ -30,11 +33,11 @@ def check_archive(path: Path, settings: ParseSettings) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             _check_sizes(path, entries, settings)
-            folder = office_folder(path.suffix.lower())
+            folder = archive_folder(path.suffix.lower())
             if not any(entry.filename.startswith(folder) for entry in entries):
                 raise refuse(path, "disguised", f"a zip archive under the suffix {path.suffix}")
             for entry in entries:
-                if entry.filename.lower().endswith((".xml", ".rels")):
+                if path.suffix.lower() in _UNDECLARED and entry.filename.lower().endswith(_MARKUP):
                     with archive.open(entry) as part:
                         _check_markup(path, part.read(_HEAD))
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:

@@ -8,11 +8,13 @@ from retrieval.parse.base import refuse
 
 _HEAD = 4096
 _OFFICE = {".docx": "word/", ".pptx": "ppt/", ".xlsx": "xl/"}
+#: Suffix to the folder that every archive of this suffix has.
+_ARCHIVES = {**_OFFICE, ".epub": "META-INF/"}
 
 #: First bytes to what they mean and the suffixes they may stand under.
 _MAGIC: tuple[tuple[bytes, str, frozenset[str]], ...] = (
     (b"%PDF-", "a PDF", frozenset([".pdf"])),
-    (b"PK\x03\x04", "a zip archive", frozenset(_OFFICE)),
+    (b"PK\x03\x04", "a zip archive", frozenset(_ARCHIVES)),
     (b"PK\x05\x06", "an empty zip archive", frozenset()),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old binary Office file", frozenset(_OFFICE)),
     (b"\x89PNG\r\n\x1a\n", "a PNG image", frozenset()),
@@ -34,7 +36,7 @@ _MAGIC: tuple[tuple[bytes, str, frozenset[str]], ...] = (
     (b"ID3\x04", "an MP3 recording", frozenset()),
     (b"\x00asm", "a WebAssembly program", frozenset()),
 )
-_WANTED = {".pdf": b"%PDF-", ".docx": b"PK\x03\x04", ".pptx": b"PK\x03\x04", ".xlsx": b"PK\x03\x04"}
+_WANTED = {".pdf": b"%PDF-", **dict.fromkeys(_ARCHIVES, b"PK\x03\x04")}
 
 
 def check(path: Path, size: int) -> None:
@@ -59,7 +61,7 @@ def check(path: Path, size: int) -> None:
     wanted = _WANTED.get(suffix)
     if wanted == b"%PDF-" and wanted not in head[:1024]:
         raise _not_what_it_says(path, head)
-    if suffix in _OFFICE and not head.startswith(b"PK\x03\x04"):
+    if suffix in _ARCHIVES and not head.startswith(b"PK\x03\x04"):
         raise _not_what_it_says(path, head)
 
 
@@ -87,6 +89,6 @@ def _not_what_it_says(path: Path, head: bytes) -> Exception:
     return refuse(path, "broken", f"the file does not begin as a {suffix} file does")
 
 
-def office_folder(suffix: str) -> str:
-    """Return the folder inside the archive that every Office file of this suffix has."""
-    return _OFFICE[suffix]
+def archive_folder(suffix: str) -> str:
+    """Return the folder inside the archive that every file of this suffix has."""
+    return _ARCHIVES[suffix]

@@ -41,13 +41,19 @@ def parse(path: Path, settings: ParseSettings) -> Parsed:
     """Read a Markdown file; see `retrieval.parse.base` for the contract."""
     builder = TextBuilder(path, settings)
     title, source = front_matter(scrub(decode(path, path.read_bytes(), notes=builder.notes)))
+    append_markdown(builder, source)
+    return builder.build(title)
+
+
+def append_markdown(builder: TextBuilder, source: str) -> None:
+    """Append Markdown that has no front matter."""
+    source = scrub(source)
     reader = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
     if is_mdx(source):
         reader.disable("code")
     text, notes = take_footnotes(clean(source))
     footnotes = {label: reader.parse(note) for label, note in notes.items()}
     _Walker(builder, footnotes).run(reader.parse(text))
-    return builder.build(title)
 
 
 def _inline(tokens: Sequence[Token]) -> str:

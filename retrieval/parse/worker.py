@@ -43,7 +43,8 @@ _CONVERT = {
     ".odt": ".docx",
     ".ods": ".xlsx",
     ".odp": ".pptx",
-    ".epub": ".html",
+    ".mobi": ".epub",
+    ".msg": ".eml",
     ".xml": ".html",
 }
 
