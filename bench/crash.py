@@ -144,11 +144,11 @@ def look(home: Path) -> State:
     serving = Serving(store, EMBEDDER, "auto", snapshots)
     versions = {source: int(known.version) for source, known in store.known().items()}
     torn = sum(not _whole(store, source, number) for source, number in versions.items())
-    same = _same(store, serving)
+    fits = same(store, serving)
     again = Serving(store, EMBEDDER, "auto", snapshots)
-    same = same and _same(store, again)
+    fits = fits and same(store, again)
     store.close()
-    return State(versions, torn, same, serving.health, again.health)
+    return State(versions, torn, fits, serving.health, again.health)
 
 
 def _whole(store: Store, source: str, number: int) -> bool:
@@ -171,7 +171,7 @@ def _whole(store: Store, source: str, number: int) -> bool:
     )
 
 
-def _same(store: Store, serving: Serving) -> bool:
+def same(store: Store, serving: Serving) -> bool:
     """Whether the view finds exactly the stored vectors, each by itself."""
     view = serving.view()
     stored = store.vectors(store.model)
@@ -250,7 +250,7 @@ def damaged(home: Path, seed: int) -> tuple[list[str], int]:
             if place == len(cases):
                 break
             file, harm = cases[place]
-            _harm(file, harm, random.Random(seed + place))
+            harm_file(file, harm, random.Random(seed + place))
             place += 1
             tried += 1
             state = look(home)
@@ -269,7 +269,7 @@ def _fresh(home: Path, index: str) -> Path:
     return folder
 
 
-def _harm(file: Path, harm: int, dice: random.Random) -> None:
+def harm_file(file: Path, harm: int, dice: random.Random) -> None:
     """Change one bit, cut in half, empty, or delete."""
     content = bytearray(file.read_bytes())
     if HARMS[harm] == "bit":

@@ -46,6 +46,8 @@ def compact(store: Store, snapshots: Snapshots, model: Model, index: str) -> Pat
         if len(ids):
             made.add(ids, np.memmap(folder / SCRATCH, dtype="<f2", mode="r", shape=shape))
         files = made.save(folder)
+        # FAISS does not report that the last of its writes failed
+        menu.load("retrieval.index", name).build(model.dim).load(folder)
         if SCRATCH not in files:
             (folder / SCRATCH).unlink()
         target = snapshots.publish(folder, model, name, made, sequence, files)
@@ -69,7 +71,7 @@ def _copied(store: Store, model: Model, path: Path) -> Ids:
                 return np.concatenate(parts)
             last = at
             parts.append(ids)
-            halves.tofile(file)
+            file.write(halves.tobytes())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

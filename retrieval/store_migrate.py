@@ -12,6 +12,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from retrieval import fault
 from retrieval.errors import StoreError
 from retrieval.store_tables import SCHEMA
 
@@ -74,6 +75,7 @@ def upgrade(path: Path, engine: sa.Engine, found: int) -> None:
             for statement in STEPS[version]:
                 connection.exec_driver_sql(statement)
         connection.exec_driver_sql("UPDATE meta SET value = ? WHERE key = 'schema'", (str(SCHEMA),))
+        fault.reached("mid-migration")
         after = _sizes(connection)
         loose = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
         if before != after or loose:

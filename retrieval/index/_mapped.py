@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 
 from retrieval import fault
-from retrieval.index.base import Ids, Mask
+from retrieval.index.base import Ids, Mask, write_array
 
 INDEX, IDS = "base.faiss", "ids.npy"
 LIBRARY = f"faiss {faiss.__version__}"
@@ -21,7 +21,7 @@ LIBRARY = f"faiss {faiss.__version__}"
 
 def write(index: Any, ids: Ids, folder: Path) -> tuple[str, ...]:
     """Write the FAISS index and its ids."""
-    np.save(folder / IDS, ids)
+    write_array(folder / IDS, ids)
     fault.reached("mid-index-write")
     try:
         faiss.write_index(index, str(folder / INDEX))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,3 +92,14 @@ def best(scores: Scores, ids: Ids, k: int) -> tuple[Scores, Ids]:
         order = part[np.argsort(-scores[row][part], kind="stable")[:few]]
         top[row, :few], keys[row, :few] = scores[row][order], named[row][order]
     return top, keys
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as `.npy`. NumPy's own writing to a file does not notice a full disk.
+
+    Raises:
+        OSError: it did not fit.
+    """
+    with path.open("wb") as file:
+        plain: Any = SimpleNamespace(write=file.write)
+        np.save(plain, array)

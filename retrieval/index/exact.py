@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.embed.base import Vectors
-from retrieval.index.base import Ids, Mask, Scores, best, chosen
+from retrieval.index.base import Ids, Mask, Scores, best, chosen, write_array
 
 VECTORS, IDS = "vectors.npy", "ids.npy"
 
@@ -54,8 +54,8 @@ class Exact:
 
     def save(self, folder: Path) -> tuple[str, ...]:
         """Write the matrix and the ids."""
-        np.save(folder / VECTORS, self.vectors)
-        np.save(folder / IDS, self._ids)
+        write_array(folder / VECTORS, self.vectors)
+        write_array(folder / IDS, self._ids)
         return VECTORS, IDS
 
     def load(self, folder: Path) -> None:

@@ -128,7 +128,7 @@ class Inverted:
         if str(getattr(self._vectors, "filename", "")) != str(target):
             with target.open("wb") as file:
                 for at in range(0, len(self._vectors), BATCH):
-                    self._vectors[at : at + BATCH].astype("<f2").tofile(file)
+                    file.write(self._vectors[at : at + BATCH].astype("<f2").tobytes())
         index: Any = self._index
         if index is None:
             index = faiss.IndexFlatIP(self._dim)
