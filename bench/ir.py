@@ -15,6 +15,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,20 @@ def asked(query: Query, history: str) -> str:
             answer = query.said[place + 1][1] if place + 1 < len(query.said) else ""
             turns.append(_turn(text, answer, turns))
     return understand(query.text, turns).query or query.text
+
+
+def rewritten(collection: Collection, history: str) -> Collection:
+    """The collection with `asked` in place of each query's own text."""
+    queries = tuple(replace(query, text=asked(query, history)) for query in collection.queries)
+    return replace(collection, queries=queries)
+
+
+def places(database: Path) -> dict[int, str]:
+    """The document id of each chunk in a store filled by `fill`."""
+    rows = "SELECT chunk.id, source FROM chunk JOIN document ON document.id = document_id"
+    with closing(sqlite3.connect(database)) as connection:
+        found = connection.execute(rows).fetchall()
+    return {key: source.removeprefix(f"{ROOT}:") for key, source in found}
 
 
 def embedder(settings: RetrievalSettings, folder: Path) -> Cached:

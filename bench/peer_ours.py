@@ -8,40 +8,41 @@ import tempfile
 from pathlib import Path
 
 from assistant import load
-from bench import ir
+from bench.ir import ROOT
 from bench.peer_child import Texts, serve
-from retrieval import menu
-from retrieval.knowledge import KnowledgeBase
-from retrieval.store import Store
-from retrieval.text import language
+from retrieval.knowledge import open_knowledge
+from retrieval.schema import IngestSummary
+from retrieval.sources.memory import Given
 
 
 class Plumbline:
-    """Chunks, vectors and terms into the database, committed document by document."""
+    """Documents handed over from memory: parsed, cut, embedded and committed one by one."""
 
     package, kind = "plumbline", "hybrid"
 
     def __init__(self, overrides: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="plumbline-bench-")
-        self._home = Path(self._folder.name)
-        asked = {"home": str(self._home), **json.loads(overrides)}
-        self._settings = load(overrides=asked).retrieval
-        backend = menu.load("retrieval.embed", self._settings.embed.backend)
-        self._embedder = backend.build(self._settings.embed)
-        menu.load("retrieval.index", self._settings.search.index)
+        home = Path(self._folder.name)
+        settings = load(overrides={"home": str(home), **json.loads(overrides)}).retrieval
+        self._knowledge = open_knowledge(home, settings)
+        # the encoder is loaded, and the reader of documents started
+        for _ in self._knowledge.ingest_documents("warm", [Given("warm", "Warm-up.")]):
+            pass
+        self._knowledge.forget("warm")
 
     def ingest(self, texts: Texts) -> None:
         """Store and index, ready to be searched."""
-        store = Store(self._home / "knowledge.db", self._embedder.id, self._embedder.dim)
-        docs = [ir.Doc(key, "", text, language(text)) for key, text in texts]
-        ir.fill(store, self._embedder, docs, self._settings.chunk)
-        store.close()
-        self._knowledge = KnowledgeBase(self._home, self._settings, self._embedder)
+        given = [Given(key, text) for key, text in texts]
+        *_, summary = self._knowledge.ingest_documents(ROOT, given, complete=True)
+        assert isinstance(summary, IngestSummary)
+        if summary.failures:
+            raise SystemExit(f"{len(summary.failures)} failed, first {summary.failures[0]}")
+        self._knowledge.search("warm", 1)
 
     def search(self, query: str, k: int) -> list[str]:
-        """The fused search, reranked where a reranker is set."""
+        """The whole search, reranked where a reranker is set."""
         found = self._knowledge.search(query, k)
-        return [passage.source.removeprefix(f"{ir.ROOT}:") for passage in found]
+        return [n.removeprefix(f"{ROOT}:") for p in found for n in (p.source, *p.also)]
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from rich.table import Table
 from bench import ir
 from bench.common import scratch
 from bench.peer_child import PEERS
-from retrieval.embed.minilm import packaged
+from retrieval.embed._weights import packaged
 from retrieval.measure import bootstrap, ndcg, recall
 
 OURS = "plumbline"

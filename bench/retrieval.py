@@ -33,12 +33,10 @@ from rich.table import Table
 from assistant import load
 from bench import ir
 from bench.common import scratch
-from retrieval import menu
 from retrieval.config import RetrievalSettings
 from retrieval.knowledge import KnowledgeBase
 from retrieval.measure import bootstrap, ndcg, recall, reciprocal_rank
-from retrieval.rerank.base import presented
-from retrieval.schema import Passage
+from retrieval.schema import Mode, Passage
 from retrieval.store import Store
 
 WAYS = ("lexical", "dense", "fused", "reranked")
@@ -53,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.direction:
         data = ir.across(data, options.direction)
     data = ir.chosen(data, options.limit, options.split)
+    data = ir.rewritten(data, options.history)
     if not data.queries:
         raise SystemExit(f"{options.data}: no query is left; check --direction and --split")
     extra = ir.distractors(options.distractors, options.distractor_count, data.docs)
@@ -66,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         store.close()
         knowledge = KnowledgeBase(home, settings, embedder)
         built = time.monotonic() - began
-        ways = _ways(knowledge, settings)
-        results = _measure(data, ways, options, chunks)
+        places = ir.places(home / "knowledge.db")
+        results = _measure(data, _ways(knowledge, settings), places, options.candidates == "judged")
         knowledge.close()
     sizes = {"documents": len(data.docs), "distractors": len(extra), "chunks": chunks}
     values = {"data": data.name, "direction": options.direction, "queries": len(data.queries)}
@@ -75,48 +74,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _show(values, results)
 
 
-Way = Callable[[str, int], list[Passage]]
+Way = Callable[[str, int, frozenset[int]], list[Passage]]
 
 
 def _ways(knowledge: KnowledgeBase, settings: RetrievalSettings) -> dict[str, Way]:
-    """The ways to search: each takes a question and a number of passages."""
-    ways: dict[str, Way] = {
-        "lexical": lambda text, k: knowledge.search(text, k, mode="lexical"),
-        "dense": lambda text, k: knowledge.search(text, k, mode="dense"),
-        "fused": lambda text, k: knowledge.search(text, k, mode="fused"),
-    }
-    reranker = menu.load("retrieval.rerank", settings.rerank.backend).build(settings.rerank)
-    if reranker is not None:
+    """The ways to search: a question, a number of passages, chunks to leave out."""
 
-        def reranked(text: str, k: int) -> list[Passage]:
-            passages = knowledge.search(text, k)
-            texts = [presented(p.title, p.chunk.headings, p.chunk.text) for p in passages]
-            scores = reranker.rank(text, texts)
-            return [passages[i] for i in np.argsort(-scores, kind="stable")]
+    def by(mode: Mode) -> Way:
+        return lambda text, k, exclude: knowledge.search(text, k, mode=mode, exclude=exclude)
 
-        ways["reranked"] = reranked
-    return ways
+    modes: list[Mode] = ["lexical", "dense", "fused"]
+    if settings.rerank.backend != "none":
+        modes.append("reranked")
+    return {mode: by(mode) for mode in modes}
 
 
 def _measure(
-    data: ir.Collection, ways: dict[str, Way], options: argparse.Namespace, chunks: int
+    data: ir.Collection, ways: dict[str, Way], places: dict[int, str], judged: bool
 ) -> dict[str, dict[str, list[float]]]:
-    """Measures by way, one value a query."""
-    judged = options.candidates == "judged"
-    depth = chunks if judged else min(DEPTH, chunks)
+    """Measures by way, one value a query.
+
+    Args:
+        data: the collection, `asked` in place of each query's text.
+        ways: what is compared.
+        places: the document of each chunk.
+        judged: whether only documents judged for a query are ranked.
+    """
     results: dict[str, dict[str, list[float]]] = {
         way: {"ndcg10": [], "r5": [], "mrr10": [], "ms": []} for way in ways
     }
     for query in track(data.queries, "searching", transient=True):
         relevance = data.qrels[query.id]
-        text = ir.asked(query, options.history)
+        outside = frozenset(k for k, doc in places.items() if judged and doc not in relevance)
+        depth = len(places) - len(outside) if judged else DEPTH
         for way, search in ways.items():
             began = time.perf_counter()
-            passages = search(text, depth)
+            passages = search(query.text, depth, outside)
             spent = (time.perf_counter() - began) * 1000
             ranking = _documents(passages)
-            if judged:
-                ranking = [doc for doc in ranking if doc in relevance]
             values = results[way]
             values["ms"].append(spent)
             values["ndcg10"].append(ndcg(ranking, relevance, 10))
@@ -126,8 +121,9 @@ def _measure(
 
 
 def _documents(passages: Sequence[Passage]) -> list[str]:
-    """Ids of the documents, each where its best passage stands."""
-    return list(dict.fromkeys(p.source.removeprefix(f"{ir.ROOT}:") for p in passages))
+    """Ids of the documents, each where its best passage stands, twins of a text together."""
+    names = [name for p in passages for name in (p.source, *p.also)]
+    return list(dict.fromkeys(name.removeprefix(f"{ir.ROOT}:") for name in names))
 
 
 def _show(values: dict[str, object], results: dict[str, dict[str, list[float]]]) -> None:
