@@ -73,7 +73,7 @@ _INCLUDE = re.compile(r"\[!INCLUDE\s*-?\s*\[(?P<label>[^\]]*)\]\s*\([^)]*\)\s*\]
 _EXTENSION = re.compile(
     r"\[!(?:div|video|code[\w-]*)\b(?:\[[^\]]*\]\([^)]*\)|[^\]\[]*)\]|\[!\w+\](?!\()", re.I
 )
-_INLINE_NOTE = re.compile(r"(?<![\\!\w])\^\[(?P<note>[^\]\[\n]+)\]")
+_INLINE_NOTE = re.compile(r"(?<!\\)\^\[(?P<note>[^\]\[\n]*\s[^\]\[\n]*)\]")
 _ANY_TAG = re.compile(r"</?[A-Za-z][^<>]*>")
 _INTERPOLATED = re.compile(r"\{\{\s*'([^']*)'\s*\}\}")
 _EDITOR_NOTE = re.compile(r"[ \t]*(?://|#|<!--|/\*)\s*\[!code[^\]]*\].*$")

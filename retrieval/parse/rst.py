@@ -17,8 +17,10 @@ from docutils.parsers.rst.languages import en
 
 from retrieval.config import ParseSettings
 from retrieval.parse._decode import decode
+from retrieval.parse._grid import Cell, append_grid
 from retrieval.parse._lines import join_lines
 from retrieval.parse.base import TextBuilder, scrub
+from retrieval.parse.table import record
 from retrieval.schema import BlockKind, Parsed
 
 SUFFIXES: tuple[str, ...] = (".rst", ".rest")
@@ -147,6 +149,7 @@ class _Walker:
         self._level = 0
         self._marker: str | None = None
         self._kinds: list[BlockKind] = ["paragraph"]
+        self._said: set[str] = set()
 
     def children(self, node: Any) -> None:
         """Append everything readable below `node`."""
@@ -165,9 +168,15 @@ class _Walker:
             self._builder.code(node.astext())
         elif isinstance(node, nodes.bullet_list | nodes.enumerated_list):
             self._list(node)
-        elif isinstance(node, nodes.row):
-            self._builder.row([self._cell(entry) for entry in node.children])
-        elif isinstance(node, nodes.field):
+        elif isinstance(node, nodes.table):
+            self._table(node)
+        elif isinstance(node, nodes.definition_list_item):
+            self._definition(node)
+        elif not self._is_said(node):
+            self._other(node)
+
+    def _other(self, node: Any) -> None:
+        if isinstance(node, nodes.field):
             name, body = (_text(child) for child in (node[0], node[1]))
             self._builder.list_item(f"{name}: {body or self._cell(node[1])}")
         elif isinstance(node, nodes.block_quote):
@@ -178,10 +187,58 @@ class _Walker:
             self._prose("\n".join(_text(line) for line in node.findall(nodes.line)))
         elif isinstance(node, nodes.TextElement):
             self._prose(_text(node))
+            self._notes(node)
         elif isinstance(node, nodes.image):
             self._prose(node.get("alt", ""))
         else:
             self.children(node)
+
+    def _table(self, node: Any) -> None:
+        for title in node.findall(nodes.title):
+            self._builder.paragraph(_text(title))
+        append_grid(
+            self._builder,
+            (
+                [
+                    Cell(
+                        self._cell(entry),
+                        entry.get("morecols", 0) + 1,
+                        entry.get("morerows", 0) + 1,
+                        isinstance(row.parent, nodes.thead),
+                    )
+                    for entry in row.children
+                ]
+                for row in node.findall(nodes.row)
+            ),
+        )
+
+    def _definition(self, node: Any) -> None:
+        """Append a term with its definition, in one item where it is one paragraph."""
+        terms = [_text(child) for child in node.children if not isinstance(child, nodes.definition)]
+        bodies = [child for child in node.children if isinstance(child, nodes.definition)]
+        blocks = [block for body in bodies for block in body.children]
+        if len(blocks) == 1 and isinstance(blocks[0], nodes.paragraph):
+            self._builder.list_item(record([(" : ".join(terms), _text(blocks[0]))]))
+            self._notes(blocks[0])
+        else:
+            self._builder.paragraph(" : ".join(terms))
+            for body in bodies:
+                self.children(body)
+
+    def _is_said(self, node: Any) -> bool:
+        """Whether a footnote stood behind its sentence already."""
+        note = isinstance(node, nodes.footnote | nodes.citation)
+        return note and not self._said.isdisjoint(node["ids"])
+
+    def _notes(self, node: Any) -> None:
+        """Append the footnotes that `node` cites for the first time."""
+        for kind in (nodes.footnote_reference, nodes.citation_reference):
+            for reference in node.findall(kind):
+                name = reference.get("refid", "")
+                note = node.document.ids.get(name) if node.document is not None else None
+                if isinstance(note, nodes.footnote | nodes.citation) and name not in self._said:
+                    self._said.add(name)
+                    self.children(note)
 
     def _prose(self, text: str) -> None:
         if text and self._marker is not None:

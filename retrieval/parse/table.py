@@ -20,9 +20,11 @@ from retrieval.schema import Parsed
 
 SUFFIXES: tuple[str, ...] = (".csv", ".tsv")
 
-_DELIMITERS = ",;\t|"
+_DELIMITERS = ",;\t|，；^~"
 _NUMBER = re.compile(r"[-+(]?[$¥€£]?\s*\d[\d.,:/ %-]*[)%]?")
 _CHINESE = re.compile("[\u4e00-\u9fff]")
+#: Excel's own first line, which only names the delimiter.
+_TOLD = re.compile(r"\ufeff?\"?sep=(?P<mark>[^\n\"])\"?\r?\n", re.I)
 _SAMPLE = 50
 #: Rows above a table that may be its title.
 _TITLES = 5
@@ -32,7 +34,10 @@ def parse(path: Path, settings: ParseSettings) -> Parsed:
     """Read a delimited file; see `retrieval.parse.base` for the contract."""
     builder = TextBuilder(path, settings)
     text = decode(path, path.read_bytes(), notes=builder.notes)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(text)
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ""
+    if told := _TOLD.match(text):
+        text, delimiter = text[told.end() :], told.group("mark")
+    delimiter = delimiter or _delimiter(text)
     csv.field_size_limit(max(settings.max_characters, 1))
     try:
         append_table(builder, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))

@@ -217,8 +217,46 @@ def test_restructured_text_is_read_without_sphinx(tmp_path: Path) -> None:
         ("h2", "Part"),
         ("list_item", "1. one"),
         ("list_item", "nested"),
-        ("table_row", "A | B"),
-        ("table_row", "1 | 甲乙"),
+        ("table_row", "A: 1; B: 甲乙"),
+    ]
+
+
+RST_NOTES = """
+Tea [#n]_ is hot [CIT]_.
+
+.. [#n] A note.
+.. [CIT] A source.
+
+煎茶
+    日本绿茶。
+
+Term
+    One.
+
+    Two.
+
+.. list-table:: 表格
+   :header-rows: 1
+
+   * - 名
+     - 值
+   * - 甲
+     - 1
+"""
+
+
+def test_restructured_text_keeps_notes_and_terms_together(tmp_path: Path) -> None:
+    """A footnote follows its sentence, a definition its term, a row its columns."""
+    assert kinds(read("rst", written(tmp_path, "a.rst", RST_NOTES))) == [
+        ("paragraph", "Tea is hot ."),
+        ("paragraph", "A note."),
+        ("paragraph", "A source."),
+        ("list_item", "煎茶：日本绿茶。"),
+        ("paragraph", "Term"),
+        ("paragraph", "One."),
+        ("paragraph", "Two."),
+        ("paragraph", "表格"),
+        ("table_row", "名：甲；值：1"),
     ]
 
 

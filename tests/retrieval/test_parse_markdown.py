@@ -126,6 +126,19 @@ def test_raw_html_gives_its_text(page: Path) -> None:
         ("支持迁移**所有**行，**高可用。**支持", "支持迁移所有行，高可用。支持"),
         ("请**_先不要_**用", "请先不要用"),
         ("claim[^1].\n\n[^1]: the note", "claim.\n\nthe note"),
+        ("claim[^1].\n\nnext\n\n[^1]: word", "claim.\n\nword\n\nnext"),
+        (
+            "claim[^1].\n\nnext\n\n[^1]: the note\n    goes on\n\nlast",
+            "claim.\n\nthe note goes on\n\nnext\n\nlast",
+        ),
+        ("`[^1]` stays\n\n[^1]: uncited", "[^1] stays"),
+        ("see^[an aside] this", "see (an aside) this"),
+        ("Sign in to [!INCLUDE [azure_portal](../a.md)].", "Sign in to azure portal."),
+        ("before\n\n[!INCLUDE [gone](../a.md)]", "before"),
+        ('> [!div class="checklist"]\n> * one', "one"),
+        ("术语\n: 它的意思", "术语：它的意思"),
+        ("# A {#x .y}\n\nsaid *so*", "A\n\nsaid so"),
+        ('[text](http://x.y "a title")', "text"),
         ("> [!NOTE]\n> careful", "careful"),
         ("- [x] done", "done"),
         ('see [page]({% page "/a/b" %}) now', "see page now"),
@@ -142,6 +155,35 @@ def test_raw_html_gives_its_text(page: Path) -> None:
 def test_a_reader_sees_only_words(page: Path, source: str, text: str) -> None:
     """Inline notation becomes what a reader of the page would see."""
     assert read(page, source).text == text
+
+
+@pytest.mark.parametrize(
+    ("source", "rows"),
+    [
+        ("| a | b |\n|---|---|\n| `x\\|y` | 1<br/>2 |", ["a: x|y; b: 1 2"]),
+        ("a | b\n--- | --- | ---\n1 | 2", ["a: 1; b: 2"]),
+        ("|---|---|\n|TO:|me|\n|FROM:|you|", ["TO: | me", "FROM: | you"]),
+        ("|only a picture|", ["only a picture"]),
+        ("| h | i |\n|---|---|", ["h | i"]),
+        ("|   | v1 |\n|---|---|\n| speed | 3 |", ["speed; v1: 3"]),
+        ("|a|b|\n|-|-|\n|x[^1]|y|\n\n[^1]: note", ["a: x; b: y"]),
+    ],
+)
+def test_a_row_says_what_its_cells_are(page: Path, source: str, rows: list[str]) -> None:
+    """Each row of a table, even of a damaged one, names its columns."""
+    found = [text for kind, text in kinds(read(page, source)) if kind == "table_row"]
+    assert found == rows
+
+
+def test_tabs_and_cards_keep_their_labels(page: Path) -> None:
+    """What a tab is called stands before what it holds, in every generator's notation."""
+    source = (
+        '<Tabs>\n<TabItem value="l" label="Linux">\n\nrun\n\n</TabItem>\n</Tabs>\n\n'
+        '<div label="通过 SQL">\n\n执行\n\n</div>\n\n@tab:active Docker#x\n\npull\n'
+    )
+    assert [text for _, text in kinds(read(page, source))] == [
+        *("Linux", "run", "通过 SQL", "执行", "Docker", "pull"),
+    ]
 
 
 def test_a_page_without_words_is_empty(page: Path) -> None:
