@@ -33,7 +33,7 @@ from retrieval.store_sources import Known, SourceRecord, SourceTable, readers_of
 from retrieval.tally import Tally
 from retrieval.text import TERMS_VERSION, language
 
-PARSER_VERSION = "parse-2"
+PARSER_VERSION = "parse-3"
 #: Chunks waiting to be stored at most: enough to fill batches, few enough to lose on a stop.
 BATCH_CHUNKS = 128
 #: Rows touched or removed in one transaction.
@@ -250,7 +250,8 @@ class Ingester:
             vectors=vectors,
             acl=found.readers or readers_of(item.source, run.limits),
         )
-        return _Ready(item, new, texts, tuple(missing), known is not None, found.remark)
+        remark = "; ".join(filter(None, (found.remark, *parsed.notes)))
+        return _Ready(item, new, texts, tuple(missing), known is not None, remark)
 
     def _flush(
         self, run: _Run, waiting: list[_Ready], again: list[Item | Entry]

@@ -6,7 +6,10 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
+from bench.parsing import sound
 from retrieval.config import ParseSettings
 from retrieval.errors import ParseError
 from retrieval.menu import load
@@ -198,3 +201,96 @@ def test_a_notebook_without_cells_is_broken(tmp_path: Path) -> None:
     with pytest.raises(ParseError) as caught:
         read("notebook", written(tmp_path / "a.ipynb", "[1]"))
     assert caught.value.reason == "broken"
+
+
+PIECES = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "# 标题 {#id}",
+                "Word *em* **中文**字",
+                "| a | b |",
+                "|---|---|",
+                "| 1 | 二 |",
+                "- item",
+            ),
+            *(
+                "1. one:",
+                "> [!NOTE]",
+                "> quote",
+                "```js",
+                "```",
+                "::: tip x",
+                ":::",
+                "<div>",
+                "</div>",
+            ),
+            *("[^1] ref", "[^1]: note", ": def", "<table><tr><td rowspan=9>x", "</table>", "</tr>"),
+            *(
+                "<dl><dt>t<dd>d</dl>",
+                "<ul><li>a<ul><li>b",
+                "</ul>",
+                "<!-- c",
+                "-->",
+                "{{< x >}}",
+                "",
+            ),
+            *(
+                "    code",
+                "===",
+                ".. note:: n",
+                "   body",
+                "+--+--+",
+                "|a |b |",
+                "a\n==",
+                "term\n  def",
+            ),
+            *(
+                "<p>p<a href='#fn1'>1</a>",
+                "<li id='fn1'>note</li>",
+                "\u200b",
+                "![alt](x)",
+                "<br>",
+                "\t",
+            ),
+            *(
+                "a: 1",
+                "b:",
+                "  - c  # said",
+                "[s]",
+                "k = [",
+                "]",
+                "From: a@b",
+                "> x",
+                "-- ",
+                "sep=;",
+            ),
+        ]
+    ),
+    max_size=14,
+)
+TEXT_PARSERS = (
+    *(("markdown", ".md"), ("web", ".html"), ("rst", ".rst"), ("text", ".txt"), ("table", ".csv")),
+    *(("settings", ".yaml"), ("settings", ".toml"), ("mail", ".eml")),
+)
+
+
+@pytest.mark.parametrize(("name", "suffix"), TEXT_PARSERS)
+def test_every_parser_keeps_the_promises_of_parsed(
+    tmp_path_factory: pytest.TempPathFactory, name: str, suffix: str
+) -> None:
+    """Whatever is put together: blocks are sorted and disjoint, cover all text, and chunks too."""
+    path = tmp_path_factory.mktemp("any") / f"a{suffix}"
+
+    @settings(max_examples=60, deadline=None)
+    @given(PIECES, st.sampled_from(["\n", "\n\n"]))
+    def law(pieces: list[str], between: str) -> None:
+        path.write_text(between.join(pieces), encoding="utf-8")
+        try:
+            parsed = read(name, path)
+        except ParseError as error:
+            assume(error.reason in ("empty", "broken"))
+            return
+        assert sound(parsed)
+
+    law()
