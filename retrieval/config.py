@@ -95,6 +95,9 @@ class RerankSettings(BaseModel):
     backend: str = Field("none", description="a file of retrieval/rerank/")
     model: str = Field("", description="model name or folder, for backends that take one")
     device: str = Field("cpu", description="torch device")
+    runtime: Literal["auto", "openvino", "torch"] = Field(
+        "auto", description="what runs the embedded reranker; auto = OpenVINO where installed"
+    )
     depth: int = Field(20, ge=1, le=500, description="best candidates of the fusion that are read")
     batch_size: int = Field(16, ge=1, description="texts per forward pass")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(

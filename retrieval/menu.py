@@ -13,7 +13,7 @@ from types import ModuleType
 from retrieval.errors import BackendMissing
 
 #: Library (import name) to the extra that installs it; others come with the base install.
-EXTRAS = {"peft": "adapters"}
+EXTRAS = {"openvino": "openvino", "peft": "adapters"}
 OURS = ("assistant", "retrieval", "safety", "rlhf")
 
 
@@ -33,6 +33,15 @@ def load(package: str, name: str) -> ModuleType:
     names = available(package)
     if name not in names:
         raise BackendMissing(f"no backend {name!r} in {package}; there are: {', '.join(names)}")
+    return implementation(package, name)
+
+
+def implementation(package: str, name: str) -> ModuleType:
+    """Import one of several implementations that code chose by itself, not a user by its name.
+
+    Raises:
+        BackendMissing: a library it needs is not installed.
+    """
     try:
         return importlib.import_module(f"{package}.{name}")
     except ModuleNotFoundError as error:

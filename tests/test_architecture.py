@@ -58,11 +58,18 @@ MAY_IMPORT = {
 
 #: The files named for a heavy library; `*` crosses slashes.
 HEAVY = {
-    "torch": ("assistant/policy/local.py", "retrieval/embed/*.py", "retrieval/rerank/*.py"),
+    "torch": (
+        "assistant/policy/local.py",
+        "retrieval/embed/*.py",
+        "retrieval/rerank/*.py",
+        "retrieval/fit/*.py",
+    ),
+    "openvino": ("retrieval/embed/_openvino.py",),
     "transformers": (
         "assistant/policy/local.py",
         "retrieval/embed/*.py",
         "retrieval/rerank/*.py",
+        "retrieval/fit/*.py",
     ),
     "sentence_transformers": ("retrieval/embed/*.py", "retrieval/rerank/*.py"),
     "peft": ("assistant/policy/local.py",),
@@ -77,8 +84,8 @@ HEAVY = {
     "cv2": ("retrieval/parse/_ocr.py",),
     "docutils": ("retrieval/parse/*.py",),
     "jieba": ("retrieval/text.py",),
-    "rjieba": ("retrieval/text.py",),
-    "opencc": ("retrieval/text.py", "safety/normalize.py"),
+    "rjieba": ("retrieval/text.py", "retrieval/fit/_vocabulary.py"),
+    "opencc": ("retrieval/text.py", "retrieval/fit/_vocabulary.py", "safety/normalize.py"),
     "sqlalchemy": (
         "retrieval/store*.py",
         "retrieval/tables.py",

@@ -37,7 +37,7 @@ class LangChainEmbedder:
         chinese: bool = True,
         batch_size: int = 32,
     ) -> None:
-        self._embeddings = embeddings
+        self.embeddings = embeddings
         self._chinese = chinese
         self._batch = batch_size
         self.dim = dim or len(embeddings.embed_query("dimension"))
@@ -51,10 +51,10 @@ class LangChainEmbedder:
         """
         rows: list[list[float]] = []
         if kind == "query":
-            rows = [self._embeddings.embed_query(text) for text in texts]
+            rows = [self.embeddings.embed_query(text) for text in texts]
         else:
             for first in range(0, len(texts), self._batch):
-                rows += self._embeddings.embed_documents(list(texts[first : first + self._batch]))
+                rows += self.embeddings.embed_documents(list(texts[first : first + self._batch]))
         if len(rows) != len(texts) or any(len(row) != self.dim for row in rows):
             lengths = sorted({len(row) for row in rows})
             raise EndpointError(

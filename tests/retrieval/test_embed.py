@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
+from sentence_transformers import SentenceTransformer
 
 from retrieval.config import EmbedSettings
-from retrieval.embed import hashing, minilm
+from retrieval.embed import _weights, hashing, minilm
 from retrieval.embed.base import Embedder
 from retrieval.errors import ModelUntrusted
 
@@ -26,10 +28,37 @@ TEXTS = [
 ]
 
 
+#: One token of each length, one with a traditional spelling; the changes are zero.
+TOKENS = ["如何 如何", "安装 安裝", "软 軟", "件"]
+
+
 @functools.cache
-def encoder(dtype: str = "float32") -> Embedder:
-    """Return the packaged encoder."""
-    return minilm.build(EmbedSettings.model_validate({"dtype": dtype, "batch_size": 4}))
+def encoder(dtype: str = "float32", runtime: str = "auto") -> minilm.MiniLM:
+    """Return the packaged encoder without an extension."""
+    return minilm.MiniLM(options(dtype, runtime), None)
+
+
+@functools.cache
+def bilingual(scale: float = 0.0) -> minilm.MiniLM:
+    """Return the encoder with a small extension of random rows; `scale` is of the changes."""
+    return minilm.MiniLM(options(), extension(scale))
+
+
+def options(dtype: str = "float32", runtime: str = "auto") -> EmbedSettings:
+    """Return settings for small batches."""
+    return EmbedSettings.model_validate({"dtype": dtype, "batch_size": 4, "runtime": runtime})
+
+
+def extension(scale: float) -> _weights.Extension:
+    """Return an extension of random rows, and of random changes where `scale` is not 0."""
+    dice = np.random.default_rng(5)
+    rows = dice.normal(size=(len(TOKENS), _weights.DIM)).astype(np.float32)
+    base = _weights.english()
+    changes = {
+        name: (scale * dice.normal(size=base[name].shape)).astype(np.float32)
+        for name in _weights.places()
+    }
+    return _weights.Extension("test", _weights.spellings(TOKENS), rows, changes)
 
 
 @pytest.mark.parametrize("backend", ["minilm", "hashing"])
@@ -67,13 +96,14 @@ def test_batches_do_not_matter() -> None:
         ("如何安装？", False),
         ("怎樣安裝", False),
         ("Docker 部署", False),
-        ("What does 你好 mean in English?", True),
+        ("What does 你好 mean in plain English?", True),
         ("", True),
     ],
 )
 def test_what_the_encoder_reads(text: str, expected: bool) -> None:
-    """MiniLM says that it does not read Chinese; the double reads everything."""
+    """Without the extension Chinese is not read; with it, and by the double, everything is."""
     assert encoder().reads(text) == expected
+    assert bilingual().reads(text)
     assert hashing.build(EmbedSettings()).reads(text)
 
 
@@ -83,15 +113,70 @@ def test_changed_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").touch()
     weights = package / "model" / "model.safetensors"
-    shutil.copyfile(minilm.packaged() / weights.name, weights)
+    shutil.copyfile(_weights.packaged() / weights.name, weights)
     with weights.open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\xff")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, package.name, raising=False)
-    assert minilm.packaged() == package / "model"
+    assert _weights.packaged() == package / "model"
+    _weights.english.cache_clear()
     with pytest.raises(ModelUntrusted, match=r"has SHA-256 [0-9a-f]{64}, expected 53aa51172d14"):
         minilm.build(EmbedSettings())
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.05])
+def test_english_is_untouched_by_the_extension(scale: float) -> None:
+    """English vectors are the same to the last bit, whatever the extension holds."""
+    assert np.array_equal(encoder().embed(TEXTS, "query"), bilingual(scale).embed(TEXTS, "query"))
+
+
+def test_the_extension_changes_chinese() -> None:
+    """A changed network reads Chinese otherwise; rows alone already tell words apart."""
+    texts = ["如何安装软件", "软件如何", "如何"]
+    plain, changed = (bilingual(scale).embed(texts, "query") for scale in (0.0, 0.05))
+    assert np.allclose(np.linalg.norm(plain, axis=1), 1, atol=1e-5)
+    assert (plain[0] @ plain[2]) < 0.999
+    assert not np.allclose(plain, changed, atol=1e-3)
+
+
+def test_both_scripts_meet() -> None:
+    """Traditional and simplified spellings of a word are one token."""
+    rows = bilingual().embed(["如何安装软件", "如何安裝軟件"], "query")
+    assert np.array_equal(rows[0], rows[1])
+
+
+def test_words_are_matched_longest_first() -> None:
+    """A run of Chinese is cut into the longest tokens, at its start and inside, also after Latin."""
+    first = _weights.english()[_weights.EMBEDDINGS].shape[0]
+    tokenizer = _weights.tokenizer(_weights.spellings(TOKENS))
+    ids = tokenizer.encode("如何安装Docker软件？", add_special_tokens=False).ids
+    assert [i - first for i in ids if i >= first] == [0, 1, 2, 3]
+    assert tokenizer.encode("docker", add_special_tokens=False).ids[0] in ids
+
+
+def test_runtimes_agree() -> None:
+    """OpenVINO and torch give the same vectors."""
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    left, right = (encoder(runtime=name).embed(TEXTS, "passage") for name in ("openvino", "torch"))
+    assert np.allclose(left, right, atol=1e-5)
+
+
+def test_the_same_as_sentence_transformers() -> None:
+    """The vectors are those of the library that the model was published for."""
+    library = SentenceTransformer(str(_weights.packaged()), device="cpu", local_files_only=True)
+    theirs = library.encode(TEXTS[:4], normalize_embeddings=True, show_progress_bar=False)
+    assert np.allclose(theirs, encoder().embed(TEXTS[:4], "passage"), atol=1e-5)
+
+
+def test_an_extension_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    """Rows without a token each are refused by name."""
+    arrays = {"rows": np.zeros((2, _weights.DIM), np.int8), "scale": np.ones(2, np.float32)}
+    save_file(arrays, tmp_path / "zh.safetensors")
+    (tmp_path / "tokens.txt").write_text("一\n", encoding="utf-8")
+    with pytest.raises(ModelUntrusted, match=r"names 1 tokens.*has 2 rows"):
+        _weights.extension(tmp_path)
+    assert _weights.extension(tmp_path / "nothing") is None
 
 
 @given(st.lists(st.text(max_size=40), max_size=4))

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from retrieval.chunk import chunk
 from retrieval.config import ChunkSettings, ParseSettings
-from retrieval.embed.minilm import packaged
+from retrieval.embed._weights import packaged
 from retrieval.parse import markdown
 from retrieval.text import (
     content_words,

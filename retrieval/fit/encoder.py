@@ -1,0 +1,327 @@
+"""Trains the Chinese extension of the encoder: `python app.py train encoder --data FOLDER`.
+
+1. Pairs are mined from documents in both languages (`pairs`), tokens chosen and rows started from
+   word alignments (`vocabulary`).
+2. Cross-lingual distillation (Reimers and Gurevych 2020): the student's vector of the Chinese side
+   meets the frozen encoder's vector of the English side, by in-batch contrast in both directions
+   (InfoNCE, van den Oord et al. 2018) with the pairs of one document side by side as hard
+   negatives and further English vectors as distractors, plus the cosine itself.
+3. Every third step is contrastive on Chinese questions and passages with hard negatives mined by
+   the student itself, so that it also ranks within Chinese. The title of a passage and the first
+   sentence of a paragraph stand in as further questions.
+
+Everything made on the way (pairs, vectors, rows, checkpoints) is kept in .runs/encoder, and an
+interrupted run goes on from there. Batches depend on the seed and the step only. Data, all
+train-allowed: text/, docs/ (apisix, tidb_operator, intune), qa/drcd/dev, qa/cmrc2018/trial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from retrieval.config import EmbedSettings, RetrievalSettings
+from retrieval.embed import _weights, minilm
+from retrieval.fit._checkpoint import cosine, resume, save
+from retrieval.fit._corpus import Corpus, chinese_texts, questions
+from retrieval.fit._pairs import Pair, merged, mine
+from retrieval.fit._student import Student, halves, vectors, write
+from retrieval.fit._vocabulary import choose, spelled, start
+
+Ids = list[list[int]]
+WORK = Path(".runs") / "encoder"
+#: A step's texts go through the network in so many parts of like length.
+PARTS = 4
+#: Tokens added; characters of a long pair; questions made from paragraphs.
+TOKENS, LONG, MADE = 14_000, 600, 12_000
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long and how fast. Defaults are what the shipped weights were made with."""
+
+    steps: int = 2000
+    pairs: int = 192
+    questions: int = 40
+    tokens: int = 96
+    passage_tokens: int = 160
+    distractors: int = 8192
+    rank: int = 32
+    rate: float = 5e-4
+    rows_rate: float = 1.5e-3
+    warmup: int = 100
+    temperature: float = 0.05
+    cosine: float = 2.0
+    every: int = 5
+    contrast_from: float = 0.15
+    seed: int = 7
+    save_every: int = 100
+    check_every: int = 200
+
+
+def run(data: Path, out: Path, limit: int | None, settings: RetrievalSettings) -> Iterator[str]:
+    """Make the extension and write zh.safetensors, tokens.txt and card.md; yields lines to show.
+
+    Args:
+        data: folder that holds text/, docs/ and qa/.
+        out: folder of the weights.
+        limit: steps, where not the plan's.
+        settings: name the device.
+
+    Raises:
+        FileNotFoundError: a training file is missing.
+    """
+    plan = Plan() if limit is None else Plan(steps=limit)
+    device = settings.embed.device
+    WORK.mkdir(parents=True, exist_ok=True)
+    pairs = mined(data, WORK)
+    yield f"{len(pairs)} pairs"
+    teacher = yield from _taught(pairs, settings.embed, WORK)
+    lines, rows = _begun(data, pairs, plan, WORK)
+    yield f"{len(lines)} tokens"
+    corpus = Corpus(pairs, teacher, *questions(data, MADE, plan.seed))
+    tokenizer = _weights.tokenizer(_weights.spellings(lines))
+    tiles = device != "cpu" or torch.cpu.get_capabilities().get("amx_bf16", False)
+    dtype = torch.bfloat16 if tiles else torch.float32
+    student = Student(rows, plan.rank, plan.seed, device, dtype)
+    trainer = Trainer(corpus, student, tokenizer, plan, device)
+    yield f"start: {trainer.check()}"
+    yield from trainer.run()
+    out.mkdir(parents=True, exist_ok=True)
+    ship(student, lines, out)
+    (out / "card.md").write_text(_card(out, plan, corpus, trainer.check()), encoding="utf-8")
+    yield f"written to {out}"
+
+
+def ship(student: Student, lines: Sequence[str], out: Path) -> None:
+    """Write the extension: rows as int8 with a scale each, the low-rank changes as float16."""
+    rows = student.rows.detach().cpu().numpy()
+    scale = np.maximum(np.abs(rows).max(1), 1e-6) / 127
+    found: dict[str, NDArray[np.generic]] = {
+        "rows": np.round(rows / scale[:, None]).astype(np.int8),
+        "scale": scale.astype(np.float32),
+    }
+    found |= halves(student.change)
+    write(found, out / "zh.safetensors")
+    (out / "tokens.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def mined(data: Path, work: Path) -> list[Pair]:
+    """The pairs, and longer ones made of consecutive segments."""
+    path = work / "pairs.jsonl"
+    if not path.exists():
+        found = list(mine(data))
+        segments = (pair for pair in found if pair.source.startswith("pydocs"))
+        found += merged(segments, LONG)
+        text = "".join(json.dumps(astuple(p), ensure_ascii=False) + "\n" for p in found)
+        path.write_text(text, encoding="utf-8")
+    with path.open(encoding="utf-8") as file:
+        return [Pair(*json.loads(line)) for line in file]
+
+
+def _taught(
+    pairs: Sequence[Pair], settings: EmbedSettings, work: Path
+) -> Generator[str, None, NDArray[np.float16]]:
+    """The English encoder's vectors of the English sides."""
+    path = work / "teacher.npy"
+    if not path.exists():
+        encoder = minilm.build(settings)
+        parts = []
+        for at in range(0, len(pairs), 10_000):
+            part = encoder.embed([p.en for p in pairs[at : at + 10_000]], "passage")
+            parts.append(part.astype(np.float16))
+            yield f"{at + len(part)} English vectors"
+        np.save(path, np.concatenate(parts))
+    found: NDArray[np.float16] = np.load(path)
+    return found
+
+
+def _begun(
+    data: Path, pairs: Sequence[Pair], plan: Plan, work: Path
+) -> tuple[list[str], NDArray[np.float32]]:
+    """Tokens with their spellings, and the rows they start from."""
+    tokens, rows = work / "tokens.txt", work / "rows.npy"
+    if not rows.exists():
+        texts = [*chinese_texts(data)]
+        chosen = choose([*texts, *((p.zh, 1.0) for p in pairs)], TOKENS)
+        lines = spelled(chosen)
+        tokenizer = _weights.tokenizer(_weights.spellings(lines))
+        base = _weights.english()[_weights.EMBEDDINGS]
+        plain = [line for text, _ in texts for line in text.splitlines() if line.strip()]
+        both = [(p.en, p.zh) for p in pairs]
+        first = start(both, [*plain, *(p.zh for p in pairs)], tokenizer, base, plan.seed)
+        tokens.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        np.save(rows, first)
+    return tokens.read_text(encoding="utf-8").splitlines(), np.load(rows)
+
+
+class Trainer:
+    """One run: the student, its optimiser, and where it stands."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        student: Student,
+        tokenizer: Tokenizer,
+        plan: Plan,
+        device: str,
+    ) -> None:
+        self._corpus, self._student, self._plan = corpus, student, plan
+        self._device, self._path = device, WORK / "checkpoint.safetensors"
+        self._zh = _encode(tokenizer, [p.zh for p in corpus.pairs], plan.tokens)
+        self._teacher = torch.from_numpy(corpus.teacher).to(device)
+        self._questions = _encode(tokenizer, [q for q, _ in corpus.questions], plan.tokens)
+        self._passages = _encode(tokenizer, [p for _, p in corpus.questions], plan.passage_tokens)
+        self.negatives: NDArray[np.int64] | None = None
+        change = [*student.change.parameters()]
+        self._optimizer = torch.optim.AdamW(
+            [
+                {"params": change, "lr": plan.rate, "weight_decay": 0.01},
+                {"params": [student.rows], "lr": plan.rows_rate, "weight_decay": 0.0},
+            ],
+            betas=(0.9, 0.98),
+        )
+        self.step = resume(self._path, student, self._optimizer)
+
+    def run(self) -> Iterator[str]:
+        """Train to the end; yields lines to show."""
+        plan, began, first = self._plan, time.monotonic(), self.step
+        total: list[float] = []
+        while self.step < plan.steps:
+            self._rate()
+            contrastive = (
+                self.step >= plan.contrast_from * plan.steps and self.step % plan.every == 0
+            )
+            loss = self._contrast() if contrastive else self._distil()
+            self._optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            nn.utils.clip_grad_norm_(self._student.parameters(), 1.0)
+            self._optimizer.step()
+            self.step += 1
+            if not contrastive:
+                total.append(float(loss.detach()))
+            if self.step % plan.save_every == 0 or self.step == plan.steps:
+                save(self._path, self._student, self._optimizer, self.step)
+                pace = (time.monotonic() - began) / (self.step - first)
+                left = pace * (plan.steps - self.step) / 60
+                yield (
+                    f"step {self.step}/{plan.steps}, loss {np.mean(total):.3f}, "
+                    f"{pace:.2f} s a step, {left:.0f} min left"
+                )
+                total = []
+            if self.step % plan.check_every == 0 or self.step == plan.steps:
+                yield f"  {self.check()}"
+
+    def check(self) -> str:
+        """Retrieval on held-out pairs and questions."""
+        corpus = self._corpus
+        zh = self.embed(self._zh, corpus.held_pairs)
+        right = torch.from_numpy(corpus.teacher[corpus.held_pairs]).float()
+        near = (zh @ right.T).argmax(1)
+        parallel = float((near == torch.arange(len(near))).float().mean())
+        questions = self.embed(self._questions, corpus.held_questions)
+        passages = self.embed(self._passages, corpus.held_questions)
+        found = (questions @ passages.T).topk(5, dim=1).indices
+        same = torch.tensor([corpus.place[i] for i in corpus.held_questions])
+        hit = (same[found] == same[:, None]).any(1)
+        return (
+            f"held out: {parallel:.3f} of {len(near)} pairs nearest, "
+            f"{float(hit.float().mean()):.3f} of {len(hit)} questions have their passage in 5"
+        )
+
+    def embed(self, ids: Ids, rows: Sequence[int], size: int = 128) -> Tensor:
+        """Vectors of some texts, on the CPU."""
+        with torch.inference_mode():
+            parts = -(-len(rows) // size)
+            return vectors(self._student, [ids[i] for i in rows], self._device, parts).cpu()
+
+    def _distil(self) -> Tensor:
+        plan, device = self._plan, self._device
+        rows = self._corpus.batch(self.step, plan.pairs, plan.seed)
+        student = vectors(self._student, [self._zh[i] for i in rows], device, PARTS)
+        target = self._teacher[torch.from_numpy(rows)].float()
+        random = np.random.default_rng((plan.seed, self.step, 1))
+        more = random.integers(0, len(self._teacher), plan.distractors)
+        wide = torch.cat([target, self._teacher[torch.from_numpy(more)].float()])
+        # what says the same in English is no negative
+        same = (target @ wide.T) > 0.92
+        scores = (student @ wide.T) / plan.temperature
+        right = torch.arange(len(rows), device=device)
+        own = torch.zeros_like(same)
+        own[right, right] = True
+        scores = scores.masked_fill(same & ~own, -1e4)
+        back = scores[:, : len(rows)].T
+        loss = nn.functional.cross_entropy(scores, right)
+        loss = loss + 0.5 * nn.functional.cross_entropy(back, right)
+        return loss + plan.cosine * (1 - (student * target).sum(1)).mean()
+
+    def _contrast(self) -> Tensor:
+        plan, device, corpus = self._plan, self._device, self._corpus
+        random = np.random.default_rng((plan.seed, self.step, 2))
+        rows = corpus.question_batch(random, plan.questions)
+        others = (
+            rows
+            if self.negatives is None
+            else [int(random.choice(self.negatives[i])) for i in rows]
+        )
+        questions = vectors(self._student, [self._questions[i] for i in rows], device, 1)
+        keys = [*rows, *others] if self.negatives is not None else [*rows]
+        passages = vectors(self._student, [self._passages[i] for i in keys], device, PARTS)
+        scores = (questions @ passages.T) / plan.temperature
+        place = torch.tensor([corpus.place[i] for i in keys])
+        same = (place[: len(rows), None] == place[None, :]).to(device)
+        right = torch.arange(len(rows), device=device)
+        own = torch.zeros_like(same)
+        own[right, right] = True
+        return nn.functional.cross_entropy(scores.masked_fill(same & ~own, -1e4), right)
+
+    def _rate(self) -> None:
+        plan = self._plan
+        factor = cosine(self.step, plan.steps, plan.warmup)
+        for group, rate in zip(
+            self._optimizer.param_groups, (plan.rate, plan.rows_rate), strict=True
+        ):
+            group["lr"] = rate * factor
+
+
+def _encode(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> Ids:
+    """Token ids with the marks at both ends, at most `limit`."""
+    tokenizer.enable_truncation(limit)
+    found = [list(e.ids) for e in tokenizer.encode_batch(list(texts))]
+    tokenizer.no_truncation()
+    return found
+
+
+def _card(out: Path, plan: Plan, corpus: Corpus, check: str) -> str:
+    digest = hashlib.sha256((out / "zh.safetensors").read_bytes()).hexdigest()
+    return "\n".join(
+        (
+            "# encoder: the Chinese extension of all-MiniLM-L6-v2",
+            "",
+            f"SHA-256 of zh.safetensors: {digest}. Made by `python app.py train encoder --data "
+            f"FOLDER`: {plan}.",
+            "",
+            f"{len(corpus.pairs)} pairs, {corpus.real} questions asked by people, "
+            f"{len(corpus.questions) - corpus.real} made from paragraphs. At the end, {check}.",
+            "",
+            "Data: Python documentation (PSF; translations CC0), d2l (CC BY-SA 4.0, Apache-2.0), "
+            "React, FastAPI, Helm, Rust book, Hugging Face course, DolphinScheduler, Paddle, "
+            "SOFAStack, CNCF glossary, APISIX (MIT, Apache-2.0, CC BY 4.0), TiDB Operator "
+            "(CC BY-SA 3.0), Intune (CC BY 4.0), LCTT (CC BY-SA 4.0), PRC laws (no copyright), "
+            "DRCD dev (CC BY-SA 3.0), CMRC 2018 trial (CC BY-SA 4.0). No text is in the weights' "
+            "file; tokens.txt lists words.",
+            "",
+            "Licence of the weights: Apache-2.0, as the project and the English encoder.",
+            "",
+        )
+    )
