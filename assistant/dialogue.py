@@ -296,8 +296,8 @@ class Assistant:
         after = mask(document.text[end : end + AROUND]).text
         return Excerpt(citation, before, citation.quote, after, current=True)
 
-    def ingest(self, paths: Sequence[Path]) -> Iterator[IngestProgress | IngestSummary]:
-        """Take in files and folders; see `KnowledgeBase.ingest`."""
+    def ingest(self, paths: Sequence[Path | str]) -> Iterator[IngestProgress | IngestSummary]:
+        """Take in files, folders and URLs; see `KnowledgeBase.ingest`."""
         return self._knowledge.ingest(paths)
 
     def upload(self, files: Sequence[tuple[str, Path]]) -> Iterator[IngestProgress | IngestSummary]:

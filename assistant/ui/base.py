@@ -60,8 +60,8 @@ class AssistantLike(Protocol):
     def excerpt(self, citation: Citation) -> Excerpt:
         """The words around a citation, and whether the document still says so."""
 
-    def ingest(self, paths: Sequence[Path]) -> Iterator[IngestProgress | IngestSummary]:
-        """Take in files and folders; the last item is the summary."""
+    def ingest(self, paths: Sequence[Path | str]) -> Iterator[IngestProgress | IngestSummary]:
+        """Take in files, folders and URLs; the last item is the summary."""
 
     def upload(self, files: Sequence[tuple[str, Path]]) -> Iterator[IngestProgress | IngestSummary]:
         """Copy (display name, path) files into the knowledge base and take them in."""

@@ -143,17 +143,42 @@ def _root(root: RootStatus, language: Language) -> str:
     if root.root != GUIDE:
         remove = button("open-remove", say(language, "remove"), icon="trash", classes="pl-mini")
         confirm = _confirm("remove", language, {"root": root.root})
-    facts = (
-        f"{count(language, 'documents', root.documents)} · "
-        f"{say(language, 'synced', ago=ago(language, root.synced))}"
-    )
     return (
         f'<li class="pl-root"><div class="pl-row">'
         f'<div class="pl-names" title="{escape(root.root)}">'
-        f'<div class="pl-name">{escape(known_as)}</div><small>{escape(facts)}</small></div>'
+        f'<div class="pl-name">{escape(known_as)}</div>{_facts(root, language)}</div>'
         f"{remove}</div>{confirm}"
-        f"{_failures(root.failures, language)}</li>"
+        f"{_failures(_all_failures(root), language)}</li>"
     )
+
+
+def _facts(root: RootStatus, language: Language) -> str:
+    """How much a source holds, when it was checked and changed, and how far it is behind."""
+    kind = known(language, f"kind_{root.kind}", "")
+    much = [kind] if kind else []
+    much.append(count(language, "documents", root.documents))
+    much.append(count(language, "passages", root.chunks))
+    if root.readers:
+        much.append(say(language, "limited", names=", ".join(root.readers)))
+    when = [say(language, "synced", ago=ago(language, root.synced))]
+    if root.checked:
+        when = [say(language, "checked", ago=ago(language, root.checked))]
+    if root.changed:
+        when.append(say(language, "changed", ago=ago(language, root.changed)))
+    if root.pending:
+        when.append(count(language, "waiting", root.pending))
+    if root.lag and root.checked:
+        when.append(say(language, "overdue", span=span(language, root.lag)))
+    lines = (" · ".join(parts) for parts in (much, when))
+    return "".join(f"<small>{escape(line)}</small>" for line in lines)
+
+
+def _all_failures(root: RootStatus) -> tuple[FileReport, ...]:
+    """What could not be read, and first of all why the source could not be reached."""
+    if root.error is None:
+        return root.failures
+    rest = tuple(f for f in root.failures if f.source != root.error.source)
+    return (root.error, *rest)
 
 
 def _confirm(action: str, language: Language, data: Mapping[str, object]) -> str:

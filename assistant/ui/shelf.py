@@ -47,7 +47,7 @@ class Shelf:
                     path.unlink()
 
     def add_folder(self, folder: str, view: View, request: gr.Request) -> Play:
-        """Take in a folder of the computer that runs the assistant."""
+        """Take in a folder of the computer that runs the assistant, or a web address."""
         page, language = self.page, view.language
         if not folder.strip():
             yield {}
@@ -55,12 +55,13 @@ class Shelf:
         if not self.desk.folders:
             yield {page.progress: render_side.notice(say(language, "folder_remote"))}
             return
-        path = Path(folder.strip().strip("\"'")).expanduser()
-        if not path.exists():
+        name = folder.strip().strip("\"'")
+        address = name if "://" in name else Path(name).expanduser()
+        if isinstance(address, Path) and not address.exists():
             yield {page.progress: render_side.notice(say(language, "folder_missing"))}
             return
         yield {page.folder: "", page.progress: render_side.progress(None, (), language)}
-        yield from self._run(lambda: self.desk.assistant.ingest([path]), view, request)
+        yield from self._run(lambda: self.desk.assistant.ingest([address]), view, request)
 
     def remove(self, root: str, view: View) -> Play:
         """Take a root out of the index."""

@@ -313,7 +313,7 @@ def _read(url: Url, response: httpcore.Response, encoding: str, limit: int) -> b
             raise _bad(url, "unreachable", f"the packed answer is damaged ({error})", "") from error
         if len(body) > limit:
             raise _bad(
-                url, "too_large", f"more than {limit} bytes", "Raise retrieval.sources.max_bytes."
+                url, "oversize", f"more than {limit} bytes", "Raise retrieval.sources.max_bytes."
             )
     return bytes(body)
 
@@ -326,7 +326,7 @@ def _named(url: Url, seconds: float) -> Iterator[None]:
     except (httpcore.TimeoutException, TimeoutError) as error:
         raise _bad(
             url,
-            "timeout",
+            "slow",
             f"no whole answer within {seconds:g} s",
             "Raise retrieval.sources.seconds.",
         ) from error

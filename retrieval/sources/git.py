@@ -97,7 +97,7 @@ class _Repository:
         except subprocess.TimeoutExpired as error:
             remedy = "Raise retrieval.sources.git_seconds."
             detail = f"git took more than {self.seconds:g} s"
-            raise SourceError(self.root, "timeout", detail, remedy) from error
+            raise SourceError(self.root, "slow", detail, remedy) from error
         if done.returncode:
             lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
             detail = storable(lines[-1]) if lines else f"git ended with status {done.returncode}"

@@ -44,7 +44,7 @@ def items(root: str, context: Context) -> Iterator[Entry]:
         if len(seen) >= context.settings.max_items:
             problem = SourceError(
                 root,
-                "too_large",
+                "oversize",
                 f"more than {context.settings.max_items} pages",
                 "Raise retrieval.sources.max_items.",
             )
@@ -96,7 +96,7 @@ def _tree(address: str, context: Context) -> Element:
             body = inflate(body, limit)
         if len(body) > limit:
             remedy = "Raise retrieval.sources.max_bytes."
-            raise SourceError(address, "too_large", f"more than {limit} bytes", remedy)
+            raise SourceError(address, "oversize", f"more than {limit} bytes", remedy)
         tree: Element = fromstring(body)
     except (ParseError, DefusedXmlException, zlib.error, ValueError) as error:
         raise SourceError(

@@ -267,6 +267,13 @@ def test_folders_are_added_by_path(rig: Rig, tmp_path: Path) -> None:
     assert "no folder or file at this path" in rig.text("progress")
 
 
+def test_web_addresses_are_added_too(rig: Rig) -> None:
+    """An address is handed on as it is; whether it may be fetched is not the page's to say."""
+    rig.play(rig.shelf.add_folder("https://a.example/feed", rig.view, REQUEST))
+    assert "no folder or file" not in rig.text("progress")
+    assert "Done in" in rig.text("progress")
+
+
 def test_folders_of_a_shared_server_are_closed(tmp_path: Path) -> None:
     """Where the chat is served to others, nobody names folders of the server."""
     rig = Rig(tmp_path, folders=False)

@@ -10,6 +10,7 @@ import pytest
 from assistant.schema import Citation, Conversation, Excerpt, Reply, Turn
 from assistant.ui import render, render_chat, render_panel, render_side
 from assistant.ui.state import Comparison, Live, View
+from assistant.ui.strings import Language
 from retrieval.schema import FileReport, IndexStatus, IngestProgress, IngestSummary, RootStatus
 from tests.assistant.ui_double import Double
 
@@ -144,6 +145,53 @@ def test_hostile_words_anywhere_stay_words(word: str) -> None:
     ]
     for region in regions:
         _harmless(region)
+
+
+@pytest.mark.parametrize(
+    ("language", "expected"),
+    [
+        (
+            "en",
+            [
+                "feed",
+                "2 documents",
+                "3 passages",
+                "only for ann, bob",
+                "checked 2 hours ago",
+                "changed yesterday",
+                "1 change waiting",
+                "check overdue by 90 min",
+                "The server cannot be reached.",
+                "Check the address and the connection.",
+            ],
+        ),
+        ("zh", ["订阅源", "2 小时前检查", "检查已迟 90 分钟", "无法连接服务器。"]),
+    ],
+)
+def test_a_source_shows_its_lag(language: Language, expected: list[str]) -> None:
+    """Kind, counts, readers, the last check and change, the lag, and the last error's remedy."""
+    now = time.time()
+    url = "https://a.example/feed"
+    error = FileReport(url, "failed", reason="unreachable", detail="x", remedy="y")
+    root = RootStatus(
+        url,
+        2,
+        3,
+        now,
+        now,
+        (error,),
+        kind="feed",
+        readers=("ann", "bob"),
+        every_minutes=30.0,
+        checked=now - 7300,
+        changed=now - 90_000,
+        lag=5400.0,
+        pending=1,
+        error=error,
+    )
+    shown = render_side.shelf(IndexStatus(2, 3, 1, 1, "e", (root,)), language)
+    assert [words for words in expected if words not in _Page(shown).words] == []
+    assert shown.count("<li>") == 1  # the error is told once
 
 
 def test_regions_are_one_line_of_html() -> None:

@@ -9,6 +9,7 @@ from assistant.ui.strings_en import ENGLISH
 from assistant.ui.strings_zh import CHINESE
 from retrieval import knowledge
 from retrieval.parse.base import REASONS
+from retrieval.sources import base
 from safety.schema import SEVERITY
 
 UI = Path(strings.__file__).parent
@@ -51,7 +52,7 @@ def test_every_key_named_in_the_source_exists() -> None:
 
 def test_every_code_has_words() -> None:
     """Reasons of parsers, actions of the guard and tags of feedback are all translated."""
-    for reason in REASONS:
+    for reason in (*REASONS, *base.REASONS):
         assert f"file_{reason}" in ENGLISH
         assert f"remedy_{reason}" in ENGLISH
     assert all(f"action_{action}" in ENGLISH for action in SEVERITY)

@@ -216,9 +216,10 @@ class Double:
         after = paper.text[citation.end : citation.end + 80].rstrip()
         return Excerpt(citation, before, citation.quote, after, current=True)
 
-    def ingest(self, paths: Sequence[Path]) -> Iterator[IngestProgress | IngestSummary]:
-        """Read the text files below `paths`."""
-        files = [f for p in paths for f in ([p] if p.is_file() else sorted(p.rglob("*")))]
+    def ingest(self, paths: Sequence[Path | str]) -> Iterator[IngestProgress | IngestSummary]:
+        """Read the text files below `paths`; a URL has none."""
+        tops = [p for p in paths if isinstance(p, Path)]
+        files = [f for p in tops for f in ([p] if p.is_file() else sorted(p.rglob("*")))]
         named = [(f.name, f) for f in files if f.is_file()]
         yield from self._read(str(paths[0]), named)
 

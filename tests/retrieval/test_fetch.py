@@ -247,8 +247,8 @@ def test_a_list_of_hosts(world: Net) -> None:
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("/bomb", "too_large"),
-        ("/large", "too_large"),
+        ("/bomb", "oversize"),
+        ("/large", "oversize"),
         ("/torn", "unreachable"),
         ("/brotli", "content_type"),
         ("/image", "content_type"),
@@ -264,7 +264,7 @@ def test_what_is_no_document(path: str, expected: str, world: Net) -> None:
 
 def test_a_slow_page_ends(world: Net) -> None:
     """A byte now and then does not hold the fetcher up beyond the deadline."""
-    assert reason(world.fetcher(seconds=0.3), "http://site.example/slow") == "timeout"
+    assert reason(world.fetcher(seconds=0.3), "http://site.example/slow") == "slow"
 
 
 def test_packed_pages(world: Net) -> None:
