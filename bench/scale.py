@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     overrides = dict(pair.split("=", 1) for pair in options.set)
     settings = load(overrides=overrides).retrieval
     if options.serve:
-        print(json.dumps(serve(options.serve, settings)))
+        print(json.dumps(serve(options.serve, settings, options.queries)))
         return
     home = ROOT / ".runs" / f"scale-{options.chunks}"
     if options.fresh:
@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     built = json.loads((home / "filled.json").read_text())
     built["build_s"] = build(home, settings)
     command = [sys.executable, "-m", "bench.scale", "--serve", str(home)]
+    command += ["--queries", str(options.queries)]
     command += [word for pair in options.set for word in ("--set", pair)]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
@@ -245,7 +246,7 @@ def encoder(settings: RetrievalSettings) -> Embedder:
     return built
 
 
-def serve(home: Path, settings: RetrievalSettings) -> dict[str, object]:
+def serve(home: Path, settings: RetrievalSettings, number: int) -> dict[str, object]:
     """Open, search, and say how long each search took and what the dense side found."""
     embedder = encoder(settings)
     embedder.embed(["warm-up"], "query")
@@ -254,7 +255,7 @@ def serve(home: Path, settings: RetrievalSettings) -> dict[str, object]:
     serving = Serving(store, embedder, settings.search.index, Snapshots(home / "index"))
     opened = time.monotonic() - began
     retriever = Retriever(serving, settings.search)
-    asked: list[str] = json.loads((home / "questions.json").read_text(encoding="utf-8"))
+    asked: list[str] = json.loads((home / "questions.json").read_text(encoding="utf-8"))[:number]
     for question in asked[: len(asked) // 4]:
         retriever.search(question, 10)
     times: dict[str, list[float]] = {}

@@ -249,7 +249,7 @@ def _current(home: Path, problems: list[str]) -> Path | None:
     """What CURRENT names, if it is whole; None where there is none."""
     try:
         text = (home / CURRENT).read_bytes().decode("utf-8", "replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if any(home.glob("snap-*")):
             problems.append(f"{CURRENT} is missing")
         return None

@@ -21,6 +21,7 @@ class Exact:
     library = f"numpy {np.__version__}"
 
     def __init__(self, dim: int) -> None:
+        self._dim = dim
         self.vectors: Vectors = np.zeros((0, dim), dtype=np.float32)
         self._ids: Ids = np.zeros(0, dtype=np.int64)
 
@@ -65,6 +66,8 @@ class Exact:
             self._ids = np.load(folder / IDS, mmap_mode="r")
         except ValueError as error:
             raise OSError(f"{folder}: {error}") from error
+        if self.vectors.shape != (len(self._ids), self._dim):
+            raise OSError(f"{folder}: vectors of {self.vectors.shape[1]} columns, not {self._dim}")
 
 
 def build(dim: int) -> Exact:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
@@ -158,3 +159,26 @@ def test_removed_is_not_found(connection: sa.Connection) -> None:
     lexical.remove(connection, [2, 404])
     assert found(connection, "cat") == [3]
     assert lexical.rarity(connection, ["purr"], 6) == [math.log(7 / 0.5)]
+
+
+def test_common_words_cost_little_in_a_large_store(tmp_path: Path) -> None:
+    """In a large store rare terms decide; common ones alone are looked for in the newest chunks."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'large.db'}")
+    total = lexical.MATCHES + 5_000
+    with engine.begin() as connection:
+        for statement in lexical.CREATE:
+            connection.execute(sa.text(statement))
+        rows = ((key, "rare common" if key % 1_000 == 0 else "common") for key in range(1, total))
+        insert = "INSERT INTO lexical(rowid, head, body) VALUES (?, '', ?)"
+        connection.exec_driver_sql(insert, list(rows))
+        found = lexical.search(connection, ["common", "rare", "absent"], 1_000)
+        assert set(found) == set(range(1_000, total, 1_000))
+        newest = lexical.search(connection, ["common"], total)
+        assert set(newest) == set(range(total - len(newest), total))
+        assert len(newest) == pytest.approx(lexical.MATCHES, rel=0.01)
+        allowed = np.zeros(total, dtype=bool)
+        allowed[[5, 6, 2_000]] = True
+        assert set(lexical.search(connection, ["common", "rare"], 10, allowed)) == {5, 6, 2_000}
+        unseen, rare, common = lexical.rarity(connection, ["absent", "rare", "common"], total)
+        assert unseen > rare > common
+    engine.dispose()
