@@ -48,7 +48,7 @@ class Catalog:
         """A row per chunk id: whether `scope` may see it."""
         seen = ~np.isnan(self.dates)
         if scope.since is not None:
-            seen &= self.dates >= scope.since
+            seen &= (self.dates >= scope.since) | (scope.undated & (self.dates == 0))
         if scope.until is not None:
             seen &= self.dates < scope.until
         if scope.readers is not None:

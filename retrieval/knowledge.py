@@ -21,6 +21,7 @@ from retrieval.intake import Events, Intake
 from retrieval.ledger import UPLOADS, Ledger
 from retrieval.parse.worker import ParserPool
 from retrieval.presence import deleted
+from retrieval.rerank.base import Reranker
 from retrieval.schema import Document, IndexStatus, Mode, Passage, Scope
 from retrieval.search import Retriever
 from retrieval.serving import Serving
@@ -47,15 +48,18 @@ class KnowledgeBase:
         settings: RetrievalSettings,
         embedder: Embedder,
         fetcher: Fetcher | None = None,
+        reranker: Reranker | None = None,
     ) -> None:
         self.embedder = embedder
+        self.reranker = reranker
+        self.settings = settings
         self._home = home
         noted = settings.embed.model_dump_json()
         self._store = Store(home / "knowledge.db", embedder.id, embedder.dim, noted)
         snapshots = Snapshots(home / "index")
         index = settings.search.index
         self._serving = serve(self._store, embedder, index, snapshots)
-        self._retriever = Retriever(self._serving, settings.search)
+        self._retriever = Retriever(self._serving, settings.search, reranker, settings.rerank.depth)
         self._pool = ParserPool(settings.parse)
         self._ingester = Ingester(self._store, embedder, settings, self._pool)
         ledger = Ledger(home, self._store, settings.sync)
@@ -63,6 +67,11 @@ class KnowledgeBase:
         self._sync = settings.sync
         self._keeper: Keeper | None = None
         self._upkeep = Upkeep(self._serving, snapshots, settings.search, embedder)
+
+    @property
+    def store(self) -> Store:
+        """The database, for adapters that write into it themselves."""
+        return self._store
 
     def ingest(
         self,
@@ -105,7 +114,7 @@ class KnowledgeBase:
         query: str,
         k: int,
         *,
-        mode: Mode = "fused",
+        mode: Mode = "reranked",
         exclude: frozenset[int] = frozenset(),
         scope: Scope | None = None,
     ) -> list[Passage]:
@@ -117,6 +126,10 @@ class KnowledgeBase:
                 return found
             exclude |= gone
         return [passage for passage in found if passage.chunk.id not in gone]
+
+    def around(self, passage: Passage) -> tuple[Passage | None, Passage | None]:
+        """See `Retriever.around`."""
+        return self._retriever.around(passage)
 
     def rarity(self, terms: Sequence[str]) -> list[float]:
         """See `Retriever.rarity`."""
@@ -148,7 +161,8 @@ class KnowledgeBase:
 def open_knowledge(home: Path, settings: RetrievalSettings) -> KnowledgeBase:
     """Open (or create) the knowledge base in the folder `home`."""
     backend = menu.load("retrieval.embed", settings.embed.backend)
-    return KnowledgeBase(home, settings, backend.build(settings.embed))
+    reranker = menu.load("retrieval.rerank", settings.rerank.backend).build(settings.rerank)
+    return KnowledgeBase(home, settings, backend.build(settings.embed), reranker=reranker)
 
 
 def serve(store: Store, embedder: Embedder, index: str, snapshots: Snapshots) -> Serving:

@@ -134,12 +134,14 @@ class Scope:
     `readers` are the names (a user and their groups) of the one who asks: a document with an
     access list is seen by those on it, one without a list by everybody. None: no access filter.
     `since` and `until` bound the document's own date, in seconds since the epoch (UTC),
-    half-open: since <= date < until.
+    half-open: since <= date < until. A document without a date (0) lies before every `since`,
+    unless `undated` lets it pass.
     """
 
     readers: frozenset[str] | None = None
     since: float | None = None
     until: float | None = None
+    undated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

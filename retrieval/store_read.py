@@ -120,7 +120,8 @@ def _seen(scope: Scope | None) -> list[sa.ColumnElement[bool]]:
     if scope is None:
         return []
     if scope.since is not None:
-        conditions.append(d.date >= scope.since)
+        undated = sa.and_(sa.literal(scope.undated), d.date == 0)
+        conditions.append(sa.or_(d.date >= scope.since, undated))
     if scope.until is not None:
         conditions.append(d.date < scope.until)
     if scope.readers is not None:

@@ -132,8 +132,20 @@ def query_terms(text: str, limit: int = 48) -> list[str]:
     At most `limit`, first come first kept. Of a long paste only the beginning and the end are
     read, where a question stands: it must not make a search slow.
     """
-    if len(text) > 2 * _ASKED:
-        text = f"{text[:_ASKED]} {text[-_ASKED:]}"
+    asked = _both_ends(text)
+    return list(dict.fromkeys(_topic_terms(asked) or terms(asked)))[:limit]
+
+
+def is_hollow(text: str) -> bool:
+    """Whether a question has nothing but stop words: "who is it", 这是什么."""
+    return not _topic_terms(_both_ends(text))
+
+
+def _both_ends(text: str) -> str:
+    return text if len(text) <= 2 * _ASKED else f"{text[:_ASKED]} {text[-_ASKED:]}"
+
+
+def _topic_terms(text: str) -> list[str]:
     folded = simplified(unicodedata.normalize("NFKC", text)).lower()
     kept: list[str] = []
     for match in _WORD.finditer(folded):
@@ -143,7 +155,7 @@ def query_terms(text: str, limit: int = 48) -> list[str]:
                 kept.extend(t for t in _han_terms(run) if t not in STOP_ZH)
         else:
             kept.extend(t for t in _latin_terms(word) if t not in STOP_EN)
-    return list(dict.fromkeys(kept or terms(text)))[:limit]
+    return kept
 
 
 def content_words(text: str) -> list[str]:

@@ -14,11 +14,12 @@ from retrieval.chunk import Piece
 from retrieval.config import EmbedSettings, SearchSettings
 from retrieval.embed import hashing, minilm
 from retrieval.embed.base import Embedder, Kind, Vectors
-from retrieval.schema import Passage
+from retrieval.schema import Passage, Scope
 from retrieval.search import Retriever
 from retrieval.serving import Serving
 from retrieval.store import NewVersion, Store
 from retrieval.text import language
+from tests.retrieval.rerankers import Overlap
 
 DOCUMENTS = {
     "cats": "Cats sleep most of the day and hunt mice at night.",
@@ -40,7 +41,9 @@ class English(hashing.Hashing):
         return language(text) != "zh"
 
 
-def put(store: Store, embedder: Embedder, source: str, text: str) -> None:
+def put(
+    store: Store, embedder: Embedder, source: str, text: str, acl: tuple[str, ...] = ()
+) -> None:
     """Store a document of one chunk."""
     readable = embedder.reads(text)
     vectors: Vectors = np.zeros((1, embedder.dim), dtype=np.float32)
@@ -49,9 +52,22 @@ def put(store: Store, embedder: Embedder, source: str, text: str) -> None:
     store.put(
         NewVersion(
             source, "root", source, text, language(text), "1", "m", 0.0, "s",
-            (piece,), (text,), vectors,
+            (piece,), (text,), vectors, acl,
         )
     )  # fmt: skip
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """Collect the SQL that is run."""
+    found: list[str] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        found.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    yield found
+    sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
 
 @pytest.fixture(params=["exact", "flat"])
@@ -243,7 +259,7 @@ def test_a_pasted_text_is_bounded(opened: tuple[Store, Retriever], word: str) ->
         opened[1].search(question, 5)
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", note)
-    assert searched == [SearchSettings().max_terms]
+    assert all(number <= SearchSettings().max_terms for number in searched)
 
 
 def test_few_matches_all_come(tmp_path: Path) -> None:
@@ -327,4 +343,157 @@ def test_own_language_first(tmp_path: Path) -> None:
     retriever = Retriever(Serving(store, English(), "exact"), SearchSettings())
     assert sources(retriever.search("docker 是什么", 3)) == ["中文", "english", "long"]
     assert sources(retriever.search("docker", 3, mode="lexical")) == ["english", "中文", "long"]
+    store.close()
+
+
+def opened_with(
+    path: Path, rows: dict[str, str], reranker: Overlap | None = None, depth: int = 20
+) -> tuple[Store, Retriever]:
+    """Open a store with these documents, searched with a reranker."""
+    store = Store(path / "k.db", English.id, English.dim)
+    for source, text in rows.items():
+        put(store, English(), source, text)
+    return store, Retriever(Serving(store, English()), SearchSettings(), reranker, depth)
+
+
+def test_a_reranker_has_the_last_word(tmp_path: Path) -> None:
+    """What the reranker likes best comes first, and the passage tells so; fused leaves it out."""
+    rows = {**DOCUMENTS, "mice": "Mice mice mice mice.", "both": "At night the hunted mice sleep."}
+    store, retriever = opened_with(tmp_path, rows, Overlap())
+    passages = retriever.search("mice hunted at night by cats", 3)
+    assert [f.stage for f in passages[0].found_by[:2]] == ["reranked", "fused"]
+    assert [p.found_by[0].rank for p in passages] == [1, 2, 3]
+    assert [p.found_by[0].score for p in passages] == [p.score for p in passages]
+    scores = [p.score for p in passages]
+    assert scores == sorted(scores, reverse=True)
+    fused = retriever.search("mice hunted at night by cats", 3, mode="fused")
+    assert {f.stage for p in fused for f in p.found_by} <= {"fused", "dense", "lexical"}
+    assert retriever.search("", 3) == []
+    store.close()
+
+
+def test_a_reranker_reads_no_more_than_its_depth(tmp_path: Path) -> None:
+    """The reranker is given heading path and text of the best candidates, once a question."""
+    rows = {f"s{n}": f"Quokka number{n} eats leaves of tree{n}." for n in range(30)}
+    reader = Overlap()
+    store, retriever = opened_with(tmp_path, rows, reader, depth=5)
+    assert len(retriever.search("quokka leaves", 3)) == 3
+    assert len(retriever.search("quokka leaves", 8)) == 8
+    assert [len(texts) for texts in reader.read] == [5, 8]
+    assert all("\nQuokka number" in text for text in reader.read[0])
+    store.close()
+
+
+def test_without_a_reranker_reranked_is_fused(opened: tuple[Store, Retriever]) -> None:
+    """Where none is configured, both modes say the same."""
+    question = "Cats hunt mice at night"
+    assert opened[1].search(question, 5) == opened[1].search(question, 5, mode="fused")
+
+
+def test_lexical_finds_get_their_true_cosine(opened: tuple[Store, Retriever]) -> None:
+    """A candidate that only the words found is scored by its stored vector, not by 0."""
+    store, retriever = opened
+    for number in range(200):
+        put(store, English(), f"s{number}", f"Cats sleep on shelf{number}.")
+    found = retriever.candidates("cats sleep on shelf199 ships", 1)
+    ship = next(p.chunk.id for p in retriever.search("ship", 5) if p.source == "ships")
+    if ship not in found.near:
+        vectors = English().embed(["cats sleep on shelf199 ships", DOCUMENTS["ships"]], "query")
+        assert found.dense[ship] == pytest.approx(float(vectors[0] @ vectors[1]), abs=1e-3)
+    assert found.near <= found.dense.keys()
+    assert found.lexical.keys() & found.dense.keys()
+
+
+def test_the_same_text_comes_once(tmp_path: Path) -> None:
+    """Copies of a text are one passage that names the others; they take no other's place."""
+    copies = {f"copy{n}": "Cats sleep most of the day." for n in range(5)}
+    store, retriever = opened_with(tmp_path, {**copies, "dogs": "Dogs sleep at night."})
+    passages = retriever.search("who sleeps", 5)
+    assert len(passages) == 2
+    first = next(p for p in passages if p.also)
+    assert {first.source, *first.also} == set(copies)
+    store.close()
+
+
+def test_the_newer_version_answers(tmp_path: Path) -> None:
+    """The older of two versions is kept out and told."""
+    rows = {
+        "/d/guide-2023.md": "The parking fee is 5 euros a day.",
+        "/d/guide-2025.md": "The parking fee is 8 euros a day.",
+    }
+    store, retriever = opened_with(tmp_path, rows)
+    passages = retriever.search("parking fee", 5)
+    assert sources(passages) == ["/d/guide-2025.md"]
+    assert [o.source for o in passages[0].older] == ["/d/guide-2023.md"]
+    assert len(retriever.search("parking fee in 2023", 5)) == 2
+    store.close()
+
+
+def test_what_may_not_be_read_is_not_named(tmp_path: Path) -> None:
+    """A copy or an older version outside the scope is told of in no way."""
+    store = Store(tmp_path / "k.db", English.id, English.dim)
+    put(store, English(), "/d/guide-2025.md", "The parking fee is 8 euros a day.")
+    for source, text in (("/d/guide-2023.md", "5"), ("/secret/copy.md", "8")):
+        new = f"The parking fee is {text} euros a day."
+        put(store, English(), source, new, acl=("board",))
+    retriever = Retriever(Serving(store, English()), SearchSettings(), Overlap())
+    mine = retriever.search("parking fee", 5, scope=Scope(readers=frozenset({"guest"})))
+    assert sources(mine) == ["/d/guide-2025.md"]
+    assert (mine[0].also, mine[0].older) == ((), ())
+    board = retriever.search("parking fee", 5, scope=Scope(readers=frozenset({"board"})))
+    assert board[0].older
+    store.close()
+
+
+@pytest.mark.parametrize("question", ["who is it", "這是什麼", "是什么呢", "what is that?"])
+def test_function_words_alone_find_something(tmp_path: Path, question: str) -> None:
+    """A question of stop words is searched by its rarest ones, and by no more than a few."""
+    rows = {"it": "Who is it for? It is for readers.", "这": "这是什么？这是一本手册。"}
+    store, retriever = opened_with(tmp_path, {**DOCUMENTS, **rows})
+    expected = "这" if language(question) == "zh" else "it"
+    assert expected in sources(retriever.search(question, 3, mode="lexical"))
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["the of is " * 4_000, "cats " * 10_000, "的是在" * 4_000, "猫" * 10_000, "a" * 50_000],
+)
+def test_long_questions_search_few_terms(
+    opened: tuple[Store, Retriever], question: str, statements: list[str]
+) -> None:
+    """Repeated, hollow or endless questions search for a few terms, and ask for few."""
+    opened[1].search(question, 5)
+    matches = [s for s in statements if "MATCH" in s]
+    assert len(matches) <= 1
+    assert len(statements) < 5 * SearchSettings().max_terms
+
+
+def test_the_question_at_the_end_of_a_paste_counts(opened: tuple[Store, Retriever]) -> None:
+    """Of a long paste the beginning and the end are searched, rarest terms first."""
+    paste = " ".join(f"dogs{n} bark" for n in range(3_000)) + " When do cats hunt mice?"
+    assert sources(opened[1].search(paste, 1, mode="lexical")) == ["cats"]
+
+
+def test_the_chunks_beside_a_passage(tmp_path: Path) -> None:
+    """The text before and after a hit can be had, and ends with the document."""
+    store = Store(tmp_path / "k.db", English.id, English.dim)
+    text = "First part.\nThe steps are these:\nLast part."
+    spans = [(0, 11), (12, 32), (33, 43)]
+    pieces = tuple(Piece(a, b, ()) for a, b in spans)
+    vectors = English().embed([text[a:b] for a, b in spans], "passage")
+    store.put(
+        NewVersion(
+            "d", "root", "Doc", text, "en", "1", "m", 0.0, "s", pieces, ("a", "b", "c"), vectors
+        )
+    )
+    retriever = Retriever(Serving(store, English()), SearchSettings())
+    middle = retriever.search("steps", 1)[0]
+    before, after = retriever.around(middle)
+    assert before is not None
+    assert after is not None
+    assert (before.chunk.text, after.chunk.text) == ("First part.", "Last part.")
+    assert retriever.around(before)[0] is None
+    assert retriever.around(after)[1] is None
+    assert [f.stage for f in after.found_by] == ["beside"]
     store.close()
