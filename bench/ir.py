@@ -13,7 +13,6 @@ import json
 import random
 import re
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -24,13 +23,10 @@ import numpy as np
 
 from assistant.schema import PolicyCard, Reply, Turn
 from assistant.understand import understand
-from retrieval import menu
-from retrieval.chunk import chunk
+from retrieval import direct, menu
 from retrieval.config import ChunkSettings, RetrievalSettings
 from retrieval.embed.base import Embedder, Kind, Vectors
-from retrieval.rerank.base import presented
-from retrieval.schema import Block, Parsed
-from retrieval.store import NewVersion, Store
+from retrieval.store import Store
 from retrieval.text import count_tokens, language
 
 #: A distractor is a paragraph of so many tokens: about as long as those of the collections.
@@ -194,55 +190,17 @@ def places(database: Path) -> dict[int, str]:
 def embedder(settings: RetrievalSettings, folder: Path) -> Cached:
     """The encoder that the settings name, with its passage vectors kept in `folder`."""
     backend = menu.load("retrieval.embed", settings.embed.backend)
-    variant = f"{settings.embed.device} {settings.embed.dtype}"
+    variant = f"{settings.embed.runtime} {settings.embed.device} {settings.embed.dtype}"
     return Cached(backend.build(settings.embed), folder, variant)
 
 
 def fill(store: Store, embedder: Embedder, docs: Sequence[Doc], sizes: ChunkSettings) -> int:
-    """Cut, embed and store `docs` as ingestion does; returns the number of chunks.
+    """Cut, embed and store `docs`; returns the number of chunks.
 
     A document's source is `corpus:` and its id.
     """
-    total = 0
-    for first in range(0, len(docs), 256):
-        batch = []
-        for doc in docs[first : first + 256]:
-            block = Block(0, len(doc.text), "paragraph")
-            pieces = tuple(chunk(Parsed(doc.text, doc.title, (), (block,)), sizes))
-            texts = [presented(doc.title, p.headings, doc.text[p.start : p.end]) for p in pieces]
-            batch.append((doc, pieces, texts))
-        # by the body, as ingestion decides it: a title may be in the other language
-        readable = [
-            text
-            for doc, pieces, texts in batch
-            for piece, text in zip(pieces, texts, strict=True)
-            if embedder.reads(doc.text[piece.start : piece.end])
-        ]
-        found = dict(zip(readable, embedder.embed(readable, "passage"), strict=True))
-        for doc, pieces, texts in batch:
-            vectors = np.zeros((len(texts), embedder.dim), dtype=np.float32)
-            for row, text in enumerate(texts):
-                if text in found:
-                    vectors[row] = found[text]
-            digests = tuple(hashlib.sha256(text.encode()).hexdigest() for text in texts)
-            store.put(
-                NewVersion(
-                    source=f"{ROOT}:{doc.id}",
-                    root=ROOT,
-                    title=doc.title,
-                    text=doc.text,
-                    lang=doc.lang,
-                    version=hashlib.sha256(doc.text.encode()).hexdigest(),
-                    made_by="bench",
-                    modified=time.time(),
-                    stamp="",
-                    pieces=pieces,
-                    digests=digests,
-                    vectors=vectors,
-                )
-            )
-            total += len(pieces)
-    return total
+    texts = [direct.Plain(f"{ROOT}:{doc.id}", ROOT, doc.text, doc.title) for doc in docs]
+    return direct.put(store, embedder, texts, sizes)
 
 
 class Cached:

@@ -33,7 +33,7 @@ from rich.table import Table
 from assistant import load
 from bench import ir
 from bench.common import scratch
-from retrieval.config import RetrievalSettings
+from retrieval import menu
 from retrieval.knowledge import KnowledgeBase
 from retrieval.measure import bootstrap, ndcg, recall, reciprocal_rank
 from retrieval.schema import Mode, Passage
@@ -63,10 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         store = Store(home / "knowledge.db", embedder.id, embedder.dim)
         chunks = ir.fill(store, embedder, (*data.docs, *extra), settings.chunk)
         store.close()
-        knowledge = KnowledgeBase(home, settings, embedder)
+        reranker = menu.load("retrieval.rerank", settings.rerank.backend).build(settings.rerank)
+        knowledge = KnowledgeBase(home, settings, embedder, reranker=reranker)
         built = time.monotonic() - began
         places = ir.places(home / "knowledge.db")
-        results = _measure(data, _ways(knowledge, settings), places, options.candidates == "judged")
+        results = _measure(data, _ways(knowledge), places, options.candidates == "judged")
         knowledge.close()
     sizes = {"documents": len(data.docs), "distractors": len(extra), "chunks": chunks}
     values = {"data": data.name, "direction": options.direction, "queries": len(data.queries)}
@@ -77,14 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 Way = Callable[[str, int, frozenset[int]], list[Passage]]
 
 
-def _ways(knowledge: KnowledgeBase, settings: RetrievalSettings) -> dict[str, Way]:
+def _ways(knowledge: KnowledgeBase) -> dict[str, Way]:
     """The ways to search: a question, a number of passages, chunks to leave out."""
 
     def by(mode: Mode) -> Way:
         return lambda text, k, exclude: knowledge.search(text, k, mode=mode, exclude=exclude)
 
     modes: list[Mode] = ["lexical", "dense", "fused"]
-    if settings.rerank.backend != "none":
+    if knowledge.reranker is not None:
         modes.append("reranked")
     return {mode: by(mode) for mode in modes}
 

@@ -32,4 +32,5 @@ class Embedder(Protocol):
 
 def embedded_text(title: str, headings: Sequence[str], body: str) -> str:
     """What an encoder reads of a chunk: where it stands, then what it says."""
-    return " › ".join((title, *headings)) + "\n" + body
+    path = " › ".join(part for part in (title, *headings) if part)
+    return f"{path}\n{body}" if path else body
