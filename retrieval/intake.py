@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from retrieval import menu
 from retrieval.config import RetrievalSettings
-from retrieval.errors import SourceError, SourceNotFound
+from retrieval.errors import RetrievalError, SourceError, SourceNotFound
 from retrieval.ingest import Ingester
 from retrieval.ledger import FILES, UPLOADS, Ledger
 from retrieval.schema import IngestProgress, IngestSummary
@@ -216,18 +216,18 @@ class Intake:
         stop = threading.Event()
 
         def work() -> None:
-            try:
-                run = make()
-                while not stop.is_set() and (event := next(run, None)) is not None:
-                    heard.put(event)
-            finally:
-                heard.put(None)
+            run = make()
+            while not stop.is_set() and (event := next(run, None)) is not None:
+                heard.put(event)
 
         future = self._turns.submit(work)
+        future.add_done_callback(lambda _: heard.put(None))  # also where it never began
         self._running[stop] = (future, roots)
         try:
             while (event := heard.get()) is not None:
                 yield event
+            if future.cancelled():
+                raise RetrievalError("the knowledge base was closed first; open it and run again")
             future.result()
         finally:
             stop.set()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from retrieval.config import EmbedSettings, RetrievalSettings, SearchSettings
-from retrieval.errors import BackendMissing, SourceNotFound
+from retrieval.errors import BackendMissing, RetrievalError, SourceNotFound
 from retrieval.knowledge import KnowledgeBase, open_knowledge, total
 from retrieval.ledger import open_ledger
 from retrieval.schema import FileReport, IngestProgress, IngestSummary, Scope
@@ -215,6 +216,22 @@ def test_a_suspended_run_holds_nothing_up(base: KnowledgeBase, tmp_path: Path) -
     assert base.forget(str(docs)) == 2
     assert summary(suspended).added == 2
     assert base.status().documents == 0
+
+
+def test_a_run_that_was_waiting_hears_of_the_end(tmp_path: Path) -> None:
+    """Closing ends the run at work and tells those that wait for their turn."""
+    base = open_knowledge(tmp_path / "kb", SETTINGS)
+    for number in range(200):
+        write(tmp_path / "docs" / f"{number}.md", f"Quokka number{number}. " * 200)
+    first = base.ingest([tmp_path / "docs"])
+    next(first)
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(lambda: next(base.ingest([tmp_path / "docs"])))
+        while len(base._intake._running) < 2:
+            time.sleep(0.01)
+        base.close()
+        with pytest.raises(RetrievalError, match="closed first"):
+            second.result()
 
 
 def test_forgetting_stops_what_is_being_read(base: KnowledgeBase, tmp_path: Path) -> None:
