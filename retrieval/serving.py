@@ -112,7 +112,7 @@ class Serving:
             self.store.sequence(),
             view.sequence,
             serving.name if serving else self.model.name,
-            self.store.roots(),
+            (),  # the sources are the ledger's
             index=f"{view.base.factory} {view.base.size}",
             delta=view.pending,
             tombstones=int(np.count_nonzero(inside)),
