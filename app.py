@@ -35,6 +35,9 @@ from safety.errors import SafetyError
 
 OURS = (AssistantError, RetrievalError, SafetyError, RlhfError)
 
+#: What can be trained, and the package that knows how.
+FITS = {name: p for p in ("retrieval.fit", "assistant.fit") for name in menu.available(p)}
+
 logger = logging.getLogger(__name__)
 out = Console()
 err = Console(stderr=True)
@@ -81,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("file", type=Path)
     sub.add_argument("--format", default="preference", choices=exports.FORMATS)
     sub = command("train", train, "fit shipped weights again")
-    sub.add_argument("what", choices=menu.available("assistant.fit"))
+    sub.add_argument("what", choices=sorted(FITS))
     sub.add_argument("--data", type=Path, required=True, help="folder of the training files")
     sub.add_argument("--out", type=Path, default=Path("models"), help="folder of the weights")
     sub.add_argument("--limit", type=int, default=1200, help="questions of each set")
@@ -272,8 +275,10 @@ def export(options: argparse.Namespace, settings: Settings) -> int:
 
 def train(options: argparse.Namespace, settings: Settings) -> int:
     """Fit one set of weights on training files."""
-    fit = menu.load("assistant.fit", options.what)
-    for line in fit.run(options.data, options.out / options.what, options.limit, settings):
+    package = FITS[options.what]
+    fit = menu.load(package, options.what)
+    own = settings.retrieval if package == "retrieval.fit" else settings
+    for line in fit.run(options.data, options.out / options.what, options.limit, own):
         out.print(line, markup=False, highlight=False)
     return 0
 
@@ -315,7 +320,7 @@ def _print_sources(reply: Reply) -> None:
         where = " › ".join((c.title, *c.headings))
         date = time.strftime("%Y-%m-%d", time.localtime(c.modified))
         out.print(
-            f"  [{c.number}] {where}\n      {c.source} · {date}",
+            f"  [{c.number}] {where}\n      {c.source} · {date} · version {c.version[:8]}",
             style="dim",
             markup=False,
             highlight=False,
