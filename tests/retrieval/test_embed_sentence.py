@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from retrieval import menu
-from retrieval.config import EmbedSettings, RerankSettings
+from retrieval.config import EmbedSettings, RerankSettings, RetrievalSettings
 from retrieval.embed import sentence
 from retrieval.embed.sentence import SentenceEncoder
 from retrieval.errors import BackendMissing, ModelNotFound, ModelUntrusted
@@ -202,3 +203,17 @@ def test_bfloat16_is_close_and_still_unit_length(bge: Path) -> None:
     assert ((left * right).sum(axis=1) > 0.98).all()
     np.testing.assert_allclose(np.linalg.norm(right, axis=1), 1, atol=1e-6)
     assert sentence.precision("float32", "cpu") != sentence.precision("bfloat16", "cpu")
+
+
+@pytest.mark.parametrize("preset", ["small", "gpu"])
+def test_a_preset_names_backends_that_exist(preset: str, root: Path) -> None:
+    """Its settings are valid, and its models are asked for by the same names."""
+    values = tomllib.loads((root / "presets" / f"{preset}.toml").read_text(encoding="utf-8"))
+    settings = RetrievalSettings.model_validate(values["retrieval"])
+    got = (
+        settings.embed.backend in menu.available("retrieval.embed"),
+        settings.rerank.backend in menu.available("retrieval.rerank"),
+        settings.embed.model.count("/"),
+        settings.embed.download,
+    )
+    assert got == (True, True, 1, False)
