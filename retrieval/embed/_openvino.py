@@ -76,7 +76,7 @@ def _graph(weights: Weights, head: Array | None) -> Any:
     if head is None:
         result = _pooled(hidden, mask)
     else:
-        first = op.gather(hidden, _ints(0), _ints(1))
+        first = op.gather(hidden, _scalar(0), _ints(1))
         result = op.matmul(first, op.constant(head.reshape(DIM, 1)), False, False)
     return ov.Model([result], [ids, mask], "encoder")
 

@@ -191,7 +191,7 @@ def _space(
     value = np.log(both.data * total / (row[both.row] * smooth[both.col] * (total / smooth.sum())))
     kept = value > 0
     ppmi = sparse.csr_matrix((value[kept], (both.row[kept], both.col[kept])), shape=(count, count))
-    u, s, _ = svds(ppmi, k=DIMENSIONS, random_state=seed)
+    u, s, _ = svds(ppmi, k=min(DIMENSIONS, count - 1), random_state=seed)
     space = u * np.sqrt(s)
     return np.asarray(space / np.maximum(np.linalg.norm(space, axis=1, keepdims=True), 1e-9))
 

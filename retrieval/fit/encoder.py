@@ -50,7 +50,7 @@ TOKENS, LONG, MADE = 14_000, 600, 12_000
 class Plan:
     """How long and how fast. Defaults are what the shipped weights were made with."""
 
-    steps: int = 2000
+    steps: int = 1400
     pairs: int = 192
     questions: int = 40
     tokens: int = 96
@@ -208,7 +208,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self._student.parameters(), 1.0)
             self._optimizer.step()
             self.step += 1
-            if not contrastive:
+            if not contrastive or not total:
                 total.append(float(loss.detach()))
             if self.step % plan.save_every == 0 or self.step == plan.steps:
                 save(self._path, self._student, self._optimizer, self.step)
@@ -231,7 +231,7 @@ class Trainer:
         parallel = float((near == torch.arange(len(near))).float().mean())
         questions = self.embed(self._questions, corpus.held_questions)
         passages = self.embed(self._passages, corpus.held_questions)
-        found = (questions @ passages.T).topk(5, dim=1).indices
+        found = (questions @ passages.T).topk(min(5, len(questions)), dim=1).indices
         same = torch.tensor([corpus.place[i] for i in corpus.held_questions])
         hit = (same[found] == same[:, None]).any(1)
         return (

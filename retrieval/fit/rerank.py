@@ -38,18 +38,20 @@ from retrieval.fit.encoder import mined
 from retrieval.rerank.minilm import joined
 
 WORK = Path(".runs") / "rerank"
-#: Groups held out for checking and for the logistic line.
-HELD = 300
 #: A step's texts go through the network in so many parts of like length.
 PARTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how fast. Defaults are what the shipped weights were made with."""
+    """How long and how fast. Defaults are what the shipped weights were made with.
+
+    `held` groups are kept for checking and for the logistic line.
+    """
 
     steps: int = 1500
     groups: int = 10
+    held: int = 300
     tokens: int = 192
     rank: int = 32
     rate: float = 4e-4
@@ -142,8 +144,8 @@ class Trainer:
         self._plan, self._device, self._scorer = plan, device, scorer
         self._tokenizer = tokenizer
         order = np.random.default_rng(plan.seed).permutation(len(found))
-        self._held = [found[i] for i in order[:HELD]]
-        self._groups = [found[i] for i in order[HELD:]]
+        self._held = [found[i] for i in order[: plan.held]]
+        self._groups = [found[i] for i in order[plan.held :]]
         self._path = WORK / "checkpoint.safetensors"
         self._optimizer = torch.optim.AdamW(
             [
