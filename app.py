@@ -87,7 +87,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("what", choices=sorted(FITS))
     sub.add_argument("--data", type=Path, required=True, help="folder of the training files")
     sub.add_argument("--out", type=Path, default=Path("models"), help="folder of the weights")
-    sub.add_argument("--limit", type=int, default=1200, help="questions of each set")
+    sub.add_argument(
+        "--limit", type=int, help="questions of each set, or steps of training; else as shipped"
+    )
     return parser
 
 

@@ -46,6 +46,8 @@ FILES = {
     "zh": ("drcd/dev.jsonl.gz", "cmrc2018/trial.jsonl.gz"),
 }
 SEED = 7
+#: Questions of each set, where no other number is asked for.
+QUESTIONS = 1200
 L2 = 1e-2
 #: Share of answerable training questions that the threshold may refuse.
 WRONGLY_REFUSED = 0.06
@@ -60,12 +62,13 @@ class Example:
     present: bool
 
 
-def run(data: Path, out: Path, limit: int, settings: Settings) -> Iterator[str]:
+def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterator[str]:
     """Fit both languages and write weights.json and card.md to `out`; yields lines to show.
 
     Raises:
         ConfigError: a training file is missing or malformed.
     """
+    limit = limit or QUESTIONS
     languages, report = {}, []
     for tongue, names in FILES.items():
         questions = [q for name in names for q in answerable(read(data / name))]

@@ -44,6 +44,8 @@ FILES = {
     "zh": ("drcd/dev.jsonl.gz", "cmrc2018/trial.jsonl.gz"),
 }
 SEED = 7
+#: Questions of each language, where no other number is asked for.
+QUESTIONS = 1200
 STEPS = tuple(round(0.05 * n, 2) for n in range(21))
 #: Weights whose nDCG@10 is so close to the best do equally well.
 NEAR = 0.001
@@ -72,13 +74,13 @@ class Example:
     read: Mapping[int, float]
 
 
-def run(data: Path, out: Path, limit: int, settings: RetrievalSettings) -> Iterator[str]:
+def run(data: Path, out: Path, limit: int | None, settings: RetrievalSettings) -> Iterator[str]:
     """Fit both languages and write weights.json and card.md to `out`; yields lines to show.
 
     Args:
         data: folder of the question files.
         out: folder of the weights; what it holds of other encoders is kept.
-        limit: questions of each language.
+        limit: questions of each language; None: 1200.
         settings: name the encoder and the reranker.
 
     Raises:
@@ -90,7 +92,7 @@ def run(data: Path, out: Path, limit: int, settings: RetrievalSettings) -> Itera
     languages: dict[str, dict[str, float]] = {}
     for tongue, names in FILES.items():
         rows = [row for name in names for row in read(data / name)]
-        examples = list(_examples(rows, limit, settings, embedder, reranker))
+        examples = list(_examples(rows, limit or QUESTIONS, settings, embedder, reranker))
         weights, scores = fit(examples, settings.rerank.depth if reranker else 0)
         languages[tongue] = {
             "dense": weights.dense,

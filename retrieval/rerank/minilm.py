@@ -25,6 +25,8 @@ from retrieval.rerank.base import Scores
 WEIGHTS = _weights.EXTENSION.parent / "rerank" / "rerank.safetensors"
 #: Tokens of the question, and of question and text together, that are read.
 QUESTION_TOKENS, MAX_TOKENS = 64, 320
+#: Beyond this a probability in float32 would be 0 or 1.
+EDGE = 13.0
 
 
 class MiniLMReranker:
@@ -56,7 +58,8 @@ class MiniLMReranker:
         for found, part in zip(self._runner.run(made), parts, strict=True):
             logits[part] = found[: len(part), 0]
         slope, offset = self._line
-        return np.asarray(1 / (1 + np.exp(-(slope * logits + offset))), dtype=np.float32)
+        value = np.clip(slope * logits + offset, -EDGE, EDGE)
+        return np.asarray(1 / (1 + np.exp(-value)), dtype=np.float32)
 
 
 def build(options: RerankSettings) -> MiniLMReranker:
