@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-from assistant import steps
+from assistant import lookup, steps
 from assistant.config import Settings
 from assistant.memory import Memory
 from assistant.policy.base import Policy
@@ -44,7 +44,7 @@ STEPS: tuple[tuple[str, Callable[[State, Parts], str]], ...] = (
     ("screen input", steps.screen_input),
     ("recall", steps.recall),
     ("understand", steps.interpret),
-    ("retrieve", steps.retrieve),
+    ("retrieve", lookup.retrieve),
     ("screen passages", steps.screen_passages),
     ("prompt", steps.write_prompt),
 )
@@ -88,8 +88,12 @@ class Assistant:
         language: str = "auto",
         surface: str = "ui",
         consent: Consent = Consent(),
+        readers: frozenset[str] | None = None,
     ) -> Iterator[Event]:
         """Answer `text`; yields steps, text as it is released, and the reply, last.
+
+        `readers` are the names (the user and their groups) that documents with an access list are
+        open to; None: access lists are not looked at.
 
         Raises:
             ConversationNotFound: no such conversation of this user.
@@ -97,7 +101,7 @@ class Assistant:
         text = text.encode(errors="replace").decode()  # half a surrogate pair cannot be stored
         conversation = self._memory.open(conversation_id, user_id, text)
         state = State(
-            text, conversation, user_id, language, surface, consent, self._sampling(variant=0)
+            text, conversation, user_id, language, surface, consent, self._sampling(0), readers
         )
         state.history = self._memory.turns(conversation, user_id)
         yield from self._run(state)
@@ -115,6 +119,7 @@ class Assistant:
         language: str = "auto",
         surface: str = "python",
         consent: Consent = Consent(),
+        readers: frozenset[str] | None = None,
     ) -> Reply:
         """Answer `text` in one go; see `stream`."""
         events = self.stream(
@@ -124,11 +129,17 @@ class Assistant:
             language=language,
             surface=surface,
             consent=consent,
+            readers=readers,
         )
         return _last(events)
 
     def alternative(
-        self, turn_id: str, *, user_id: str = "local", consent: Consent = Consent()
+        self,
+        turn_id: str,
+        *,
+        user_id: str = "local",
+        consent: Consent = Consent(),
+        readers: frozenset[str] | None = None,
     ) -> Iterator[Event]:
         """Make another answer to a stored turn; it is kept, but not chosen (see `choose`).
 
@@ -145,6 +156,7 @@ class Assistant:
             "ui",
             consent,
             self._sampling(variant=made),
+            readers,
         )
         everything = self._memory.turns(turn.conversation_id, user_id)
         state.history = everything[: [t.id for t in everything].index(turn_id)]
@@ -174,9 +186,24 @@ class Assistant:
                 break
         else:
             yield from self._compose(state)
+            if state.outcome is None and state.period is not None and not state.any_date:
+                yield from self._of_any_date(state)
             if state.outcome is None and state.understanding.rewritten:
                 yield from self._as_typed(state)
         yield self._timed(state, "conclude", steps.conclude)
+
+    def _of_any_date(self, state: State) -> Iterator[Event]:
+        """Second attempt of a question that names a time: perhaps it was its topic's."""
+        state.any_date = True
+        yield from self._again(state, "any date")
+        if state.outcome is None:
+            state.any_date = False
+
+    def _again(self, state: State, why: str) -> Iterator[Event]:
+        state.token_ids, state.logprobs = [], []  # of the prompt that is logged, and no other
+        for name, step in STEPS[3:]:
+            yield self._timed(state, f"{name} ({why})", step)
+        yield from self._compose(state)
 
     def _as_typed(self, state: State) -> Iterator[Event]:
         """Second attempt of a follow-up: perhaps it stood alone after all."""
@@ -184,10 +211,7 @@ class Assistant:
             return
         rewritten = state.understanding
         state.understanding = replace(rewritten, query=state.text.strip(), rewritten=False)
-        state.token_ids, state.logprobs = [], []  # of the prompt that is logged, and no other
-        for name, step in STEPS[3:]:
-            yield self._timed(state, f"{name} (as typed)", step)
-        yield from self._compose(state)
+        yield from self._again(state, "as typed")
         if state.outcome is None:
             state.understanding = rewritten
 
@@ -283,13 +307,16 @@ class Assistant:
 
     # knowledge ----------------------------------------------------------------------------------
 
-    def excerpt(self, citation: Citation) -> Excerpt:
+    def excerpt(self, citation: Citation, readers: frozenset[str] | None = None) -> Excerpt:
         """The document around a citation; `current` is False once that version is gone.
 
-        Secrets (keys, tokens) are masked here as they are in the answer.
+        Secrets (keys, tokens) are masked here as they are in the answer. `readers` as in `stream`:
+        who may no longer read the document sees the quote they were given, and no more.
         """
         document = self._knowledge.document(citation.document_id)
         start, end = citation.start, citation.end
+        if document and readers is not None and document.acl and not readers & {*document.acl}:
+            document = None
         if document is None or mask(document.text[start:end]).text != citation.quote:
             return Excerpt(citation, "", citation.quote, "", current=False)
         before = mask(document.text[max(0, start - AROUND) : start]).text

@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Literal
 
 from assistant.schema import Citation, Delta
+from retrieval.evidence import disagrees
 from retrieval.schema import Chunk, Passage
 from retrieval.text import is_han, is_stop, language, sentences, terms
 
@@ -164,6 +165,8 @@ class Grounder:
             modified=passage.modified,
             indexed=passage.indexed,
             score=passage.score,
+            also=passage.also,
+            older=tuple(o for o in passage.older if disagrees(chunk.text[start:end], o.text)),
         )
         for old in self._citations:
             if replace(new, number=old.number) == old:

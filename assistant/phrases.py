@@ -46,6 +46,15 @@ PHRASES: dict[str, dict[str, str]] = {
         "en": "Passages set aside because they try to give me instructions: {number}.",
         "zh": "另有 {number} 段资料试图向我下达指令，未被采用。",
     },
+    "any_date": {
+        "en": "Within “{phrase}” I found no answer in the documents, so this comes from documents "
+        "of any date:",
+        "zh": "在“{phrase}”的时间范围内没有找到答案，以下内容来自所有日期的文档：",
+    },
+    "older": {
+        "en": "An older version says something else: {name} ({date}).",
+        "zh": "较早的版本说法不同：{name}（{date}）。",
+    },
     "no_other": {
         "en": "I found no other answer in the documents.",
         "zh": "文档中没有找到其他答案。",
@@ -97,6 +106,8 @@ _DETAILS_ZH = tuple(
     for pattern, wording in (
         (r"(\d+) turns, (\d+) in the window", r"\1 轮对话，\2 轮在窗口内"),
         (r"(\d+) passages, (\d+) messages", r"\1 段资料，\2 条消息"),
+        (r": (\d+) passages, dated (.+)$", r"：\1 段，时间范围：\2"),
+        (r": (\d+) passages, of any date$", r"：\1 段，不限日期"),
         (r": (\d+) passages", r"：\1 段"),
         (r"(\d+) set aside", r"搁置 \1 段"),
         (r"(\d+) pass\b", r"\1 段通过"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from retrieval.schema import Passage
+from retrieval.schema import Older, Passage
 from safety.schema import Verdict
 
 Role = Literal["system", "user", "assistant"]
@@ -90,7 +90,8 @@ class Citation:
     """`[number]` in a reply's text: which passage, and which words of it are quoted.
 
     `start` and `end` are offsets into the document's text; `document.text[start:end] == quote`
-    where `verbatim`, else the passage that supports a sentence the policy wrote itself.
+    where `verbatim`, else the passage that supports a sentence the policy wrote itself. `also`
+    names other sources of the same text; `older` are earlier versions that say something else.
     """
 
     number: int
@@ -107,6 +108,8 @@ class Citation:
     modified: float
     indexed: float
     score: float
+    also: tuple[str, ...] = ()
+    older: tuple[Older, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

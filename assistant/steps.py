@@ -31,8 +31,9 @@ from assistant.schema import (
 )
 from assistant.understand import language_of, understand
 from retrieval.knowledge import KnowledgeBase
+from retrieval.period import Period
 from retrieval.schema import Passage
-from retrieval.text import content_words, is_han, is_stop, query_terms, terms
+from retrieval.text import content_words, is_han, is_stop, query_terms
 from safety import Context, Guard, Verdict
 from safety.leaks import mask
 
@@ -63,9 +64,12 @@ class State:
     surface: str
     consent: Consent
     sampling: Sampling
+    readers: frozenset[str] | None = None
     history: list[Turn] = field(default_factory=list)
     text: str = ""
     understanding: Understanding = NOTHING_YET
+    period: Period | None = None
+    any_date: bool = False
     passages: list[Passage] = field(default_factory=list)
     prompt: Prompt | None = None
     past: list[Message] = field(default_factory=list)
@@ -121,45 +125,6 @@ def interpret(state: State, parts: Parts) -> str:
         state.outcome = "social"
         state.answer = say(found.intent, found.language)
     return f"{found.intent}: {found.reason}"
-
-
-def retrieve(state: State, parts: Parts) -> str:
-    """Passages for the standalone question; a correction looks where it has not looked yet."""
-    seen: frozenset[int] = frozenset()
-    query = state.understanding.query
-    if state.understanding.intent == "correction":
-        seen = _shown_before(state.history)
-    state.passages = parts.knowledge.search(query, parts.settings.policy.passages, exclude=seen)
-    if state.understanding.rewritten and state.understanding.intent == "question":
-        state.passages = _about(state.text, state.passages, parts)
-    if not state.passages and parts.knowledge.status().chunks == 0:
-        state.outcome = "abstained"
-        state.answer = say("empty", state.language)
-    return f"“{query}”: {len(state.passages)} passages"
-
-
-def _shown_before(history: list[Turn]) -> frozenset[int]:
-    """Chunks cited for the question that is being corrected, and in its corrections so far."""
-    seen: set[int] = set()
-    for turn in reversed(history):
-        seen.update(c.chunk_id for c in turn.reply.citations)
-        understood = turn.reply.understanding
-        if understood.query and understood.intent != "correction":
-            break
-    return frozenset(seen)
-
-
-def _about(text: str, passages: list[Passage], parts: Parts) -> list[Passage]:
-    """Those passages that hold the rarest word of the follow-up itself, all where none does.
-
-    The words carried over outnumber the new ones; without this the last answer comes back.
-    """
-    own = query_terms(text)
-    if not own or not content_words(text):
-        return passages
-    rarest = max(zip(parts.knowledge.rarity(own), own, strict=True))[1]
-    held = [p for p in passages if rarest in terms(" ".join((*p.chunk.headings, p.chunk.text)))]
-    return held or passages
 
 
 def screen_passages(state: State, parts: Parts) -> str:
@@ -223,8 +188,7 @@ def conclude(state: State, parts: Parts) -> str:
     query = state.understanding.query
     corrected = state.understanding.intent == "correction"
     if state.outcome == "answered":
-        if corrected:
-            state.answer = f"{say('corrected', state.language)}\n\n{state.answer}"
+        state.answer = _annotated(state, corrected)
     elif state.outcome is None:
         state.outcome = "abstained"
         state.citations = ()
@@ -234,7 +198,8 @@ def conclude(state: State, parts: Parts) -> str:
             asked = next((t.user_text for t in reversed(state.history) if t.reply.passages), query)
             state.answer = say("not_corrected", state.language, query=asked)
         else:
-            absent = _absent(query, parts)
+            # what a word's absence tells must not tell of documents that may not be read
+            absent = _absent(query, parts) if state.readers is None else []
             state.answer = abstain(state.language, state.text.strip(), absent, _near(state))
             aside = sum(v.action == "quarantine" for v in state.verdicts)
             if aside:
@@ -242,6 +207,20 @@ def conclude(state: State, parts: Parts) -> str:
     if state.outcome in ("refused", "crisis", "failed"):
         state.citations = ()
     return f"{state.outcome}, {len(state.citations)} citations"
+
+
+def _annotated(state: State, corrected: bool) -> str:
+    """The answer with what must be said about it: a mistake owned, dates, older versions."""
+    parts = [state.answer]
+    if state.any_date and state.period is not None:
+        parts.insert(0, say("any_date", state.language, phrase=state.period.phrase))
+    if corrected:
+        parts.insert(0, say("corrected", state.language))
+    for old in dict.fromkeys((o.source, o.modified) for c in state.citations for o in c.older):
+        name = old[0].rsplit("/", 1)[-1].removeprefix("upload:")
+        date = time.strftime("%Y-%m-%d", time.localtime(old[1]))
+        parts.append(say("older", state.language, name=name, date=date))
+    return "\n\n".join(parts)
 
 
 def _sentences(state: State, parts: Parts, grounder: Grounder) -> Iterator[Grounded]:

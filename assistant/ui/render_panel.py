@@ -15,7 +15,7 @@ from retrieval.schema import Passage
 #: The root of uploaded files, and the scheme of their names (`retrieval.knowledge.UPLOADS`).
 UPLOADS = "upload"
 
-_STAGES = ("fused", "dense", "lexical")
+_STAGES = ("reranked", "fused", "dense", "lexical")
 _CROWD = 6
 #: Characters shown around a quote; a Chinese character says more than a letter does.
 _AROUND, _AROUND_DENSE = 140, 56
@@ -58,7 +58,7 @@ def step_name(name: str, language: Language) -> str:
     """A step as the user reads it; one that nobody translated keeps its own name."""
     plain, _, again = name.partition(" (")
     words = known(language, f"step_{plain.replace(' ', '_')}", plain)
-    return f"{words} ({say(language, 'as_typed')})" if again else words
+    return f"{words} ({say(language, again.rstrip(')').replace(' ', '_'))})" if again else words
 
 
 def _title(language: Language) -> str:
@@ -88,8 +88,20 @@ def _card(citation: Citation, excerpt: Excerpt | None, turn_id: str, language: L
         f'<div class="pl-names"><div class="pl-name">{escape(title)}</div>{file}</div>{badge}'
         f"</header>{f'<div class=pl-path>{path}</div>' if path else ''}"
         f'<div class="pl-excerpt" dir="auto">{quoted}</div>'
-        f"<footer>{_dates(citation, language)}</footer></article>"
+        f"{_kin(citation, language)}<footer>{_dates(citation, language)}</footer></article>"
     )
+
+
+def _kin(citation: Citation, language: Language) -> str:
+    """Other sources of the same text, and older versions that say something else."""
+    lines = [
+        say(language, "older_differs", name=short(old.source), date=date(language, old.modified))
+        for old in citation.older
+    ]
+    if citation.also:
+        names = ", ".join(dict.fromkeys(map(short, citation.also)))
+        lines.append(say(language, "also_in", names=names))
+    return "".join(f'<div class="pl-file">{escape(line)}</div>' for line in lines)
 
 
 def _around(excerpt: Excerpt) -> tuple[str, str]:
@@ -105,10 +117,12 @@ def _around(excerpt: Excerpt) -> tuple[str, str]:
 
 def _dates(citation: Citation, language: Language) -> str:
     dated = escape(say(language, "document_date", date=date(language, citation.modified)))
+    version = escape(say(language, "version_short", id=citation.version[:8]))
     taken = escape(say(language, "indexed_date", ago=ago(language, citation.indexed)))
     return (
         f'<time datetime="{_iso(citation.modified)}">{dated}</time>'
         f'<span aria-hidden="true">·</span><time datetime="{_iso(citation.indexed)}">{taken}</time>'
+        f'<span aria-hidden="true">·</span><span>{version}</span>'
     )
 
 
@@ -166,14 +180,14 @@ def _passages(passages: tuple[Passage, ...], language: Language) -> str:
     heads = "".join(
         f'<th class="pl-num">{escape(say(language, f"stage_{stage}"))}</th>' for stage in _STAGES
     )
-    rows = "".join(_passage(passage) for passage in passages)
+    rows = "".join(_passage(passage, language) for passage in passages)
     return _section(
         say(language, "found"),
         f"<table><thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table>",
     )
 
 
-def _passage(passage: Passage) -> str:
+def _passage(passage: Passage, language: Language) -> str:
     scores = {found.stage: found.score for found in passage.found_by}
     scores.setdefault("fused", passage.score)
     cells = "".join(
@@ -181,7 +195,8 @@ def _passage(passage: Passage) -> str:
         for stage in _STAGES
     )
     where = " › ".join(passage.chunk.headings) or passage.title or short(passage.source)
-    return f"<tr><td>{escape(where)}<small>{escape(short(passage.source))}</small></td>{cells}</tr>"
+    file = f"{short(passage.source)} · {date(language, passage.modified)}"
+    return f"<tr><td>{escape(where)}<small>{escape(file)}</small></td>{cells}</tr>"
 
 
 def _checks(reply: Reply, language: Language) -> str:
