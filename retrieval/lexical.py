@@ -24,7 +24,7 @@ from retrieval.text import terms
 
 HEADING_WEIGHT = 1.6
 #: Matches scored per question, about.
-MATCHES = 20_000
+MATCHES = 15_000
 #: A scope that sees less than this share is searched with more terms, and in all of the store.
 SHARE = 0.2
 #: Frequencies kept per store, and how much it may grow before they are counted anew.

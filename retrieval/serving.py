@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from retrieval import menu
+from retrieval import menu, store_log
 from retrieval.catalog import catalog
 from retrieval.embed.base import Embedder
 from retrieval.index.base import Ids, Index
@@ -28,6 +28,8 @@ _LOG = logging.getLogger(__name__)
 
 #: Up to so many vectors `auto` compares every one; beyond, it looks into the nearest lists.
 EXACT_LIMIT = 100_000
+#: Up to so many are loaded into memory where there is no index on disk; beyond, it is made first.
+IN_MEMORY = 200_000
 NOTHING: Ids = np.zeros(0, dtype=np.int64)
 
 
@@ -40,6 +42,8 @@ def backend_name(index: str, vectors: int) -> str:
 
 class Serving:
     """Holds the current view. Safe for several threads; a view sees every earlier commit."""
+
+    in_memory = IN_MEMORY
 
     def __init__(
         self,
@@ -62,6 +66,8 @@ class Serving:
         self.snapshots = snapshots
         self.index = index
         self.health = ""
+        #: Whether there are too many vectors to search them without an index, which is not there.
+        self.waiting = False
         self.model = model or store.model
         self.embedder = embedder
         self._lock = threading.Lock()
@@ -135,6 +141,7 @@ class Serving:
         """The view after what was committed since; None where it must be opened anew."""
         changes = self.store.changes(view.sequence, self.model)
         served = changes.model is not None and changes.model.id == self.model.id
+        served = served and not self.waiting
         if view.sequence < changes.floor or served != (view.embedder is not None):
             return None
         newer = view
@@ -148,6 +155,7 @@ class Serving:
     def _opened(self) -> View:
         """A view from the newest sound snapshot, or from all stored vectors."""
         model, dim = self.model, self.model.dim
+        self.waiting = False
         snapshot = None
         if self.snapshots is not None:
             snapshot, self.health = self.snapshots.open(model)
@@ -155,21 +163,30 @@ class Serving:
                 _LOG.warning("%s", self.health)
         serving, _, _ = self.store.progress()
         if self.embedder is None or serving is None or serving.id != model.id:
-            empty = menu.load("retrieval.index", "exact").build(dim)
-            at = self.store.changes(self.store.sequence(), model)
-            return self._view_of(empty, at.sequence, at.chunks, None)
+            return self._without(model)
         if snapshot is not None:
             first = self._view_of(snapshot.index, snapshot.sequence, 0, self.embedder)
             first = replace(first, created=snapshot.created, since=snapshot.sequence)
             view = self._replayed(replace(first, lease=snapshot))
             if view is not None:
                 return view
+        if self.snapshots is not None and self.index != "exact":
+            with self.store.read() as connection:
+                self.waiting = store_log.count(connection, model) > self.in_memory
+        if self.waiting:
+            return self._without(model)
         loaded = self.store.vectors(model)
         base: Index = menu.load(
             "retrieval.index", "flat" if self.index == "auto" else self.index
         ).build(dim)
         base.add(loaded.ids, loaded.vectors)
         return self._view_of(base, loaded.sequence, loaded.chunks, self.embedder)
+
+    def _without(self, model: Model) -> View:
+        """A view that searches no vectors."""
+        empty: Index = menu.load("retrieval.index", "exact").build(model.dim)
+        at = self.store.changes(self.store.sequence(), model)
+        return self._view_of(empty, at.sequence, at.chunks, None)
 
     def _view_of(self, base: Index, sequence: int, chunks: int, embedder: Embedder | None) -> View:
         return View(embedder, base, (), NOTHING, None, None, sequence, sequence, chunks)

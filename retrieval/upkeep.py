@@ -165,8 +165,10 @@ class Upkeep:
     def _due(self, sequence: int) -> bool:
         """Whether enough has changed since the index was last written."""
         view = self._serving.view()
-        if view.embedder is None or time.monotonic() < self._next:
+        if time.monotonic() < self._next:
             return False
+        if view.embedder is None:
+            return self._serving.waiting
         size = view.base.size
         changes = sequence - view.since if view.created else size + view.pending
         if changes >= max(self._settings.snapshot_changes, SHARE * size):

@@ -25,7 +25,7 @@ FEWEST = 4_096
 #: Up to so many allowed rows are compared exactly.
 EXACT_ROWS = 20_000
 #: Lists looked into, of the 2 sqrt(n) there are; twice and four times that under a filter.
-PROBES = 48
+PROBES = 160
 #: Candidates compared exactly, at least, and per passage asked for.
 RERANK, PER_K = 200, 3
 #: k-means: samples per list and rounds.

@@ -270,6 +270,30 @@ def test_upkeep_writes_the_index(tmp_path: Path) -> None:
     store.close()
 
 
+class Small(Serving):
+    """A machine with little memory."""
+
+    in_memory = 50
+
+
+def test_a_lost_index_of_many_vectors_is_made_first(tmp_path: Path) -> None:
+    """Too many vectors for the memory are not loaded: terms answer until the index is there."""
+    store = Store(tmp_path / "knowledge.db", Hashing.id, Hashing.dim)
+    put(store, Hashing(), "quokkas", *quokkas(60))
+    snapshots = Snapshots(tmp_path / "index")
+    serving = Small(store, Hashing(), "auto", snapshots)
+    put(store, Hashing(), "wombat", "A wombat digs.")
+    assert found(serving, "quokka") == []
+    assert "terms are" in serving.status().health
+    assert serving.status().served == serving.status().sequence
+    upkeep = Upkeep(serving, snapshots, SearchSettings(), Hashing())
+    until(lambda: serving.view().embedder is not None)
+    assert found(serving, "wombat digs")[0] == 61
+    assert (serving.view().created > 0, serving.status().health) == (True, "")
+    upkeep.close()
+    store.close()
+
+
 def test_a_folder_in_the_way_is_told(tmp_path: Path) -> None:
     """Where the index cannot be written, the status says why, and searching goes on."""
     (tmp_path / "index").write_text("in the way")
