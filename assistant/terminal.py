@@ -132,5 +132,7 @@ def span(duration: float) -> str:
 def _lag(root: RootStatus) -> str:
     if not root.every_minutes:
         return "by hand"
+    if not root.checked:
+        return "never reached"
     pending = f", {root.pending} pending" if root.pending else ""
     return f"{span(root.lag) if root.lag else '0'}{pending}"

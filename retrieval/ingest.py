@@ -143,7 +143,8 @@ class Ingester:
         todo, _ = self._list(run, items)
         yield from self._take(run, todo)
         lost = [name for place in gone for name in self._sources.names(place, "files")]
-        yield from map(run.tick, self._remove([n for n in lost if not os.path.lexists(n)]))
+        lost = [n for n in lost if n not in names and not os.path.lexists(n)]
+        yield from map(run.tick, self._remove(lost))
         looked = names | set(lost) | set(gone)
         before = self._sources.failures(record.root)
         kept = [f for f in before if not any(belongs(f.source, name) for name in looked)]

@@ -1,7 +1,8 @@
 """The ways into the knowledge base and out of it: ingest, upload, hand over, sync, forget.
 
 A run works in a thread of its own, one run after the other, so that a caller who stops listening
-holds nothing up. Changes that a watcher sees do not wait for their turn.
+holds nothing up. What is fetched has its own turn, because a large site takes hours, and changes
+that a watcher sees wait for none.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ class Intake:
         self._ingester = ingester
         self._fetcher = fetcher or Fetcher(settings.sources)
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="ingest")
+        self._far_turns = ThreadPoolExecutor(1, thread_name_prefix="fetch")
         self._running: dict[threading.Event, tuple[Future[None], list[str]]] = {}
 
     def ingest(
@@ -88,7 +90,7 @@ class Intake:
             records.append(record)
         for record in limited:  # before anything else: nobody may see what he may not
             self.ledger.limit(record)
-        yield from self._play([r.root for r in records], lambda: self._sync_all(records))
+        yield from self._play_all(records)
 
     def sync(self, root: str) -> Events:
         """Bring one source up to date.
@@ -100,7 +102,7 @@ class Intake:
         if record is None:
             known = ", ".join(r.root for r in self.ledger.sources.all()) or "none"
             raise SourceNotFound(f"{root}: no such source; there are: {known}")
-        yield from self._play([root], lambda: self._sync_all([record]))
+        yield from self._play_all([record])
 
     def hand_over(self, root: str, given: Iterable[Given], *, complete: bool = False) -> Events:
         """Take in documents from memory under the name `root`.
@@ -165,7 +167,8 @@ class Intake:
         """Stop what runs, after the documents in flight."""
         for stop in list(self._running):
             stop.set()
-        self._turns.shutdown(wait=True, cancel_futures=True)
+        for turns in (self._turns, self._far_turns):
+            turns.shutdown(wait=True, cancel_futures=True)
 
     def _name(self, address: Path | str, kind: str) -> tuple[str, str]:
         """The root's name and its kind."""
@@ -210,7 +213,12 @@ class Intake:
                 record=replace(record, state=context.state),
             )
 
-    def _play(self, roots: list[str], make: Callable[[], Events]) -> Events:
+    def _play_all(self, records: Sequence[SourceRecord]) -> Events:
+        far = any(record.kind in KINDS for record in records)
+        roots = [record.root for record in records]
+        return self._play(roots, lambda: self._sync_all(records), far=far)
+
+    def _play(self, roots: list[str], make: Callable[[], Events], *, far: bool = False) -> Events:
         """Run in the thread of runs; the caller hears of it here, and stops it by leaving."""
         heard: queue.SimpleQueue[IngestProgress | IngestSummary | None] = queue.SimpleQueue()
         stop = threading.Event()
@@ -220,7 +228,7 @@ class Intake:
             while not stop.is_set() and (event := next(run, None)) is not None:
                 heard.put(event)
 
-        future = self._turns.submit(work)
+        future = (self._far_turns if far else self._turns).submit(work)
         future.add_done_callback(lambda _: heard.put(None))  # also where it never began
         self._running[stop] = (future, roots)
         try:

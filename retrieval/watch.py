@@ -53,8 +53,14 @@ class Keeper:
         self._stop = threading.Event()
         self._folders: dict[str, _Folder] = {}
         self._tried: dict[str, float] = {}
-        self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
-        self._thread.start()
+        # a walk does not wait for a large site, nor does what is to be watched
+        tasks = (self._watch, lambda: self._check(near=True), lambda: self._check(near=False))
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(task,), name="keeper", daemon=True)
+            for task in tasks
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def pending(self) -> dict[str, int]:
         """Changes seen but not taken in yet, by root."""
@@ -63,24 +69,33 @@ class Keeper:
     def close(self) -> None:
         """Stop watching."""
         self._stop.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         for folder in self._folders.values():
             folder.close()
 
-    def _keep(self) -> None:
+    def _repeat(self, task: Callable[[], None]) -> None:
         while not self._stop.is_set():
             try:
-                records = self._intake.ledger.sources.all()
-                if self._settings.watch:
-                    self._watch([r.root for r in records if r.kind == FILES])
-                for record in records:
-                    if not self._stop.is_set() and self._due(record):
-                        self._sync(record)
+                task()
             except RetrievalError as error:
                 logger.warning("sync_failed error=%s", type(error).__name__)
             self._stop.wait(LOOK)
 
-    def _watch(self, roots: list[str]) -> None:
+    def _check(self, *, near: bool) -> None:
+        """Synchronise what is due, one source at a time."""
+        for record in self._intake.ledger.sources.all():
+            if self._stop.is_set():
+                return
+            if (record.kind == FILES) == near and self._due(record):
+                self._tried[record.root] = time.time()
+                run_through(self._intake, record.root, self._on_summary, self._stop)
+
+    def _watch(self) -> None:
+        if not self._settings.watch:
+            return
+        records = self._intake.ledger.sources.all()
+        roots = [record.root for record in records if record.kind == FILES]
         for root in set(self._folders) - set(roots):
             self._folders.pop(root).close()
         for root in roots:
@@ -99,10 +114,6 @@ class Keeper:
         seconds *= 1 + (zlib.crc32(record.root.encode()) % 1000) / 10_000
         last = max(record.checked, self._tried.get(record.root, 0.0))
         return time.time() >= last + seconds or record.checked > time.time() + seconds
-
-    def _sync(self, record: SourceRecord) -> None:
-        self._tried[record.root] = time.time()
-        run_through(self._intake, record.root, self._on_summary, self._stop)
 
 
 class _Folder:

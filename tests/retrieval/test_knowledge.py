@@ -197,6 +197,28 @@ def test_two_runs_over_one_folder(base: KnowledgeBase, tmp_path: Path) -> None:
     assert len(titles(base, "quokka")) == 8
 
 
+def test_two_writers_of_one_home(tmp_path: Path) -> None:
+    """Two knowledge bases over one home may ingest one folder at once: nothing is torn or lost."""
+    docs = tmp_path / "docs"
+    for number in range(30):
+        write(docs / f"{number}.md", f"Quokka number{number} eats leaves.")
+    bases = [open_knowledge(tmp_path / "kb", SETTINGS) for _ in range(2)]
+    start = threading.Barrier(2)
+
+    def run(base: KnowledgeBase) -> IngestSummary:
+        start.wait()
+        return summary(base.ingest([docs]))
+
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(run, bases))
+    assert [(s.documents, s.removed, s.failures) for s in both] == [(30, 0, ())] * 2
+    for base in bases:
+        assert base.status().documents == 30
+        assert len(base.search("quokka", 50, mode="lexical")) == 30
+        assert summary(base.ingest([docs])).unchanged == 30
+        base.close()
+
+
 def test_unknown_parts_are_refused(tmp_path: Path) -> None:
     """An unknown encoder or index is refused by name."""
     with pytest.raises(BackendMissing, match=r"no backend 'x' in retrieval\.embed"):
