@@ -20,7 +20,7 @@ from retrieval.ingest import Ingester
 from retrieval.intake import Events, Intake
 from retrieval.ledger import UPLOADS, Ledger
 from retrieval.parse.worker import ParserPool
-from retrieval.presence import deleted
+from retrieval.presence import deleted, forgotten
 from retrieval.rerank.base import Reranker
 from retrieval.schema import Document, IndexStatus, Mode, Passage, Scope
 from retrieval.search import Retriever
@@ -123,9 +123,10 @@ class KnowledgeBase:
             found = self._retriever.search(query, k, mode=mode, exclude=exclude, scope=scope)
             gone = deleted(found, self._intake.ledger)
             if not gone:
-                return found
+                break
             exclude |= gone
-        return [passage for passage in found if passage.chunk.id not in gone]
+        kept = [passage for passage in found if passage.chunk.id not in gone]
+        return forgotten(kept, self._intake.ledger)
 
     def around(self, passage: Passage) -> tuple[Passage | None, Passage | None]:
         """See `Retriever.around`."""

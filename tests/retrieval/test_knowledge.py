@@ -327,3 +327,18 @@ def test_other_readers_count_at_once(base: KnowledgeBase, tmp_path: Path) -> Non
     assert (seen("board"), len(base.search("quokkas", 9))) == (False, 2)
     summary(base.ingest([docs], readers=[]))
     assert seen()
+
+
+def test_a_deleted_version_or_copy_is_told_of_no_more(base: KnowledgeBase, tmp_path: Path) -> None:
+    """An older version or a copy whose file is gone is not named, before any synchronisation."""
+    new = write(tmp_path / "d" / "fee-2025.md", "# Fees\n\nThe parking fee is 8 euros a day.")
+    old = write(new.with_name("fee-2023.md"), "# Fees\n\nThe parking fee is 5 euros a day.")
+    copy = write(new.with_name("visit.md"), "# Visit\n\nThe parking fee is 8 euros a day.")
+    summary(base.ingest([new.parent]))
+    [passage] = base.search("parking fee", 5)
+    assert [o.source for o in passage.older] == [str(old)]
+    assert {passage.source, *passage.also} == {str(new), str(copy)}
+    old.unlink()
+    copy.unlink()
+    [passage] = base.search("parking fee", 5)
+    assert (passage.source, passage.also, passage.older) == (str(new), (), ())
