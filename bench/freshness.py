@@ -267,10 +267,12 @@ def delete(knowledge: KnowledgeBase, docs: Path, count: int) -> tuple[int, int]:
     for number in range(count):
         path = place(docs, number)
         name = files.root(path)
+        before = sum(searches)
         path.unlink()
         gone.add(name)
-        time.sleep(0.02)
-    time.sleep(2.0)  # readers go on while the deletions are taken in
+        wait_for(lambda before=before: sum(searches) > before)
+    enough = sum(searches) + count  # readers go on while the deletions are taken in
+    wait_for(lambda: sum(searches) > enough)
     stop.set()
     for reader in readers:
         reader.join()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import answers, ingest
+from bench import answers, freshness, ingest
 from bench.common import interval, rate, report, scratch
 
 ARTICLES = {
@@ -187,3 +187,12 @@ def test_the_scratch_folder_goes_even_after_an_error() -> None:
     with pytest.raises(KeyError):
         broken()
     assert not kept[0].exists()
+
+
+def test_freshness_counts_what_is_stale(capsys: pytest.CaptureFixture[str]) -> None:
+    """Edits answer, deletions do not, and a run over unchanged files embeds nothing."""
+    freshness.main(["--chunks", "250", "--files", "12", "--edits", "4", "--deletes", "4"])
+    found = last_line(capsys)
+    assert (found["chunks"], found["files"], found["edits"]) == (258, 12, 4)
+    assert (found["stale_after_delete"], found["resync_embeddings"]) == (0, 0)
+    assert {"edit_p95_s", "resync_s", "rename_p95_s"} <= found.keys()
