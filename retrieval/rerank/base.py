@@ -13,6 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from retrieval.embed.base import embedded_text
+
 Scores = NDArray[np.float32]
 
 
@@ -42,4 +44,4 @@ class Reranker(Protocol):
 
 def presented(title: str, headings: Sequence[str], text: str) -> str:
     """The text a reranker is given: heading path, then the passage, as ingestion embeds it."""
-    return " › ".join((title, *headings)) + "\n" + text
+    return embedded_text(title, headings, text)
