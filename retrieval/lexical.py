@@ -6,13 +6,14 @@ beyond ASCII as part of a word, and we name the marks our terms may hold). Ranki
 (k1 1.2, b 0.75, as FTS5 computes it), headings weighted above the body.
 
 FTS5 scores every match, about a microsecond each, so in a large store a question of common words
-would take seconds. Beyond `MATCHES` chunks the rarest terms are searched, as many as match that
-often together; the common ones say little beside them.
+would take seconds. Beyond `LARGE` chunks the rarest terms bring the candidates, as many terms as
+match that often together; the best candidates are then scored by all terms.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -23,8 +24,12 @@ from retrieval.index.base import Mask
 from retrieval.text import terms
 
 HEADING_WEIGHT = 1.6
-#: Matches scored per question, about.
-MATCHES = 15_000
+#: Matches scored per question, about, and candidates scored again by all terms.
+MATCHES, AGAIN = 8_000, 300
+#: In a store of up to so many chunks every match is scored.
+LARGE = 20_000
+#: Okapi BM25 as FTS5 computes it.
+K1, B = 1.2, 0.75
 #: A scope that sees less than this share is searched with more terms, and in all of the store.
 SHARE = 0.2
 #: Frequencies kept per store, and how much it may grow before they are counted anew.
@@ -85,14 +90,60 @@ def search(
     if allowed is not None:
         _let_see(connection, allowed)
         condition += "AND may_see(rowid) "
+    partly = len(chosen) < len(set(query))
     found = connection.execute(
         text(
             f"SELECT rowid, bm25(lexical, {HEADING_WEIGHT}, 1.0) AS score FROM lexical "
             f"WHERE lexical MATCH :match {condition}ORDER BY score, rowid LIMIT :k"
         ),
-        {"match": match, "k": k},
+        {"match": match, "k": max(k, AGAIN) if partly else k},
     )
-    return {int(key): -float(score) for key, score in found}
+    scores = {int(key): -float(score) for key, score in found}
+    if partly:
+        scores = _by_all_terms(connection, query, scores)
+        best = sorted(scores, key=lambda key: (-scores[key], key))[:k]
+        scores = {key: scores[key] for key in best}
+    return scores
+
+
+def _by_all_terms(
+    connection: Connection, query: Sequence[str], candidates: Iterable[int]
+) -> dict[int, float]:
+    """BM25 of each candidate over every term of the question, as FTS5 would give it."""
+    rows, tokens = _totals(connection)
+    counts = _frequencies(connection, query, _newest(connection))
+    rarities = {
+        term: max(math.log((rows - df + 0.5) / (df + 0.5)) if df < rows else 0.0, 1e-6)
+        for term, df in counts.items()
+    }
+    keys = ",".join(map(str, candidates))
+    stored = connection.exec_driver_sql(
+        f"SELECT rowid, head, body FROM lexical WHERE rowid IN ({keys})"
+    )
+    scores = {}
+    for key, head, body in stored:
+        above, below = head.split(), body.split()
+        length = K1 * (1 - B + B * (len(above) + len(below)) * rows / max(tokens, 1))
+        inside: dict[str, float] = dict(Counter(filter(rarities.__contains__, below)))
+        for term in above:
+            if term in rarities:
+                inside[term] = inside.get(term, 0.0) + HEADING_WEIGHT
+        scores[int(key)] = sum(
+            rarities[term] * often * (K1 + 1) / (often + length) for term, often in inside.items()
+        )
+    return scores
+
+
+def _totals(connection: Connection) -> tuple[int, int]:
+    """(rows, tokens) of the index, from the record that FTS5 keeps for its own ranking."""
+    block = connection.execute(text("SELECT block FROM lexical_data WHERE id = 1")).scalar()
+    numbers, value = [], 0
+    for byte in block or b"":  # SQLite's varints: seven bits a byte, the last below 128
+        value = value << 7 | byte & 127
+        if byte < 128:
+            numbers.append(value)
+            value = 0
+    return (numbers[0], sum(numbers[1:])) if numbers else (0, 0)
 
 
 def _let_see(connection: Connection, allowed: Mask) -> None:
@@ -111,7 +162,7 @@ def _affordable(
     A question of nothing but common words is answered from the newest chunks that hold the rarest.
     """
     newest = _newest(connection)
-    if newest <= MATCHES:
+    if newest <= LARGE:
         return query, 0
     counts = _frequencies(connection, query, newest)
     budget = MATCHES / max(seen, SHARE)
@@ -140,9 +191,9 @@ def _frequencies(connection: Connection, query: Sequence[str], newest: int) -> d
     """
     counted = _COUNTED.get(connection.engine)
     stale = counted is None or newest > counted.newest * GROWTH or len(counted.chunks) > TERMS
-    if counted is None or stale or newest <= MATCHES:
+    if counted is None or stale or newest <= LARGE:
         counted = _Counted(newest)
-    if newest > MATCHES:
+    if newest > LARGE:
         _COUNTED[connection.engine] = counted
     for term in query:
         if term not in counted.chunks:

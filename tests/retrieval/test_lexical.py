@@ -164,7 +164,7 @@ def test_removed_is_not_found(connection: sa.Connection) -> None:
 def test_common_words_cost_little_in_a_large_store(tmp_path: Path) -> None:
     """In a large store rare terms decide; common ones alone are looked for in the newest chunks."""
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'large.db'}")
-    total = lexical.MATCHES + 5_000
+    total = lexical.LARGE + 1_000
     with engine.begin() as connection:
         for statement in lexical.CREATE:
             connection.execute(sa.text(statement))
@@ -173,6 +173,10 @@ def test_common_words_cost_little_in_a_large_store(tmp_path: Path) -> None:
         connection.exec_driver_sql(insert, list(rows))
         found = lexical.search(connection, ["common", "rare", "absent"], 1_000)
         assert set(found) == set(range(1_000, total, 1_000))
+        both = "SELECT rowid, -bm25(lexical, 1.6, 1.0) FROM lexical WHERE lexical MATCH ?"
+        for key, score in connection.exec_driver_sql(both, ('"rare" OR "common"',)):
+            if key in found:
+                assert found[key] == pytest.approx(score, rel=1e-6)
         newest = lexical.search(connection, ["common"], total)
         assert set(newest) == set(range(total - len(newest), total))
         assert len(newest) == pytest.approx(lexical.MATCHES, rel=0.01)
