@@ -72,6 +72,12 @@ class _Run:
         """The source's name."""
         return self.record.root
 
+    def readers(self, source: str) -> tuple[str, ...]:
+        """Who may see a document that names nobody itself; () is everybody."""
+        if self.record.kind == "files":
+            return readers_of(source, self.limits)
+        return self.record.readers
+
     def tick(self, report: FileReport) -> IngestProgress:
         """Count a report."""
         self.done = min(self.done + 1, self.total)
@@ -117,6 +123,8 @@ class Ingester:
             StoreError: the store cannot be written; what was committed before stays.
         """
         record = record or self._sources.get(root) or SourceRecord(root)
+        if self._sources.get(root) is None:
+            self._sources.save(record)
         limits = self._limits(record)
         run = _Run(record, self._sources.known(root, record.kind), limits)
         todo, broken = self._list(run, items)
@@ -127,8 +135,11 @@ class Ingester:
             seen = {i.source for i in todo if isinstance(i, Entry) or os.path.lexists(i.path)}
             for report in self._prune(run, seen):
                 yield run.tick(report)
-        self._store.set_root(root, run.tally.failures)
-        self._finish(run, broken)
+        if self._sources.get(root) is None:  # forgotten meanwhile, by another process
+            self._store.remove(self._sources.names(root, record.kind))
+        else:
+            self._store.set_root(root, run.tally.failures)
+            self._finish(run, broken)
         yield run.tally.summary(len(todo))
 
     def update(
@@ -151,7 +162,8 @@ class Ingester:
         failures = [*kept, *run.tally.failures]
         if tuple(failures) != before:
             self._store.set_root(record.root, failures)
-        if run.tally.changes or record.error:  # the folder is there, whatever was said before
+        news = run.tally.changes or record.error  # it is there, whatever was said before
+        if news and self._sources.get(record.root) is not None:
             changed = time.time() if run.tally.changes else record.changed
             self._sources.save(replace(record, changed=changed, error=None, tries=0))
         yield run.tally.summary(len(todo))
@@ -218,6 +230,8 @@ class Ingester:
             assert known is not None
             if (found.stamp, found.modified) != (known.stamp, known.modified):
                 run.touched.append((known.id, found.stamp, found.modified))
+            if found.readers is not None and run.record.kind == "memory":
+                self._sources.grant([item.source], found.readers or run.readers(item.source))
             return FileReport(item.source, "unchanged", known.chunks)
         return self._cut(run, item, found, known)
 
@@ -249,7 +263,7 @@ class Ingester:
             pieces=pieces,
             digests=digests,
             vectors=vectors,
-            acl=found.readers or readers_of(item.source, run.limits),
+            acl=found.readers or run.readers(item.source),
         )
         remark = "; ".join(filter(None, (found.remark, *parsed.notes)))
         return _Ready(item, new, texts, tuple(missing), known is not None, remark)

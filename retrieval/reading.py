@@ -37,10 +37,14 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A document whose content is as it was; stamp and date may be new."""
+    """A document whose content is as it was; stamp, date and readers may be new.
+
+    `readers` is None where the source did not say.
+    """
 
     stamp: str
     modified: float
+    readers: tuple[str, ...] | None = None
 
 
 class Reader:
@@ -105,7 +109,7 @@ class Reader:
         same = known is not None and known.version == version
         modified, remark = _dated(found.modified, known, same)
         if same and old is not None:
-            return Unread(found.stamp, modified)
+            return Unread(found.stamp, modified, found.readers)
         parsed = self._spooled(item, found)
         return Read(parsed, version, found.stamp, modified, found.readers, remark)
 

@@ -268,6 +268,19 @@ def test_forgetting_stops_what_is_being_read(base: KnowledgeBase, tmp_path: Path
     assert (base.status().documents, base.status().roots) == (0, ())
 
 
+def test_another_process_forgets_what_is_being_read(base: KnowledgeBase, tmp_path: Path) -> None:
+    """What another process forgets while it is read is gone at the end of the run."""
+    docs = tmp_path / "docs"
+    for number in range(200):
+        write(docs / f"{number}.md", f"Quokka number{number} eats leaves. " * 40)
+    run = base.ingest([docs])
+    next(run)
+    with open_ledger(tmp_path / "kb", SETTINGS) as ledger:
+        ledger.forget(str(docs))
+    list(run)
+    assert (base.status().documents, base.status().roots) == (0, ())
+
+
 def test_a_replaced_upload_leaves_the_disk(base: KnowledgeBase, tmp_path: Path) -> None:
     """Only what documents are made of is kept, also when two uploads have one content."""
     folder = tmp_path / "kb" / "uploads"

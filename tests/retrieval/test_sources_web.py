@@ -11,7 +11,7 @@ from retrieval.embed.hashing import Hashing
 from retrieval.errors import SourceError
 from retrieval.intake import guess
 from retrieval.knowledge import KnowledgeBase
-from retrieval.schema import IngestSummary
+from retrieval.schema import IngestSummary, Scope
 from retrieval.sources.memory import Given
 from tests.retrieval.web_double import Net, net, page, xml
 
@@ -281,6 +281,34 @@ def test_documents_from_a_program(base: KnowledgeBase) -> None:
     assert isinstance(last, IngestSummary)
     assert (last.removed, sources(base, "quokkas")) == (1, set())
     assert base.forget("notes") == 1
+
+
+def seen(base: KnowledgeBase, term: str, *names: str) -> set[str]:
+    """The sources that hold a term and that these names may see."""
+    scope = Scope(readers=frozenset(names))
+    return {p.source for p in base.search(term, 50, mode="lexical", scope=scope)}
+
+
+def test_readers_of_what_is_fetched(base: KnowledgeBase, world: Net) -> None:
+    """Pages of a limited site are limited from the first moment, those listed later too."""
+    world.site.routes |= {
+        "/sitemap.xml": xml(sitemap("/a")),
+        "/a": page("<p>Quokkas eat leaves."),
+        "/b": page("<p>Wombats eat grass."),
+    }
+    list(base.ingest([f"{SITE}/sitemap.xml"], readers=["staff"]))
+    assert (seen(base, "eat"), seen(base, "eat", "staff")) == (set(), {f"{SITE}/a"})
+    world.site.routes["/sitemap.xml"] = xml(sitemap("/a", "/b"))
+    list(base.sync(f"{SITE}/sitemap.xml"))
+    assert (seen(base, "eat"), len(seen(base, "eat", "staff"))) == (set(), 2)
+
+
+def test_readers_of_what_is_handed_over(base: KnowledgeBase) -> None:
+    """A document names its own readers, and other readers count though the text is the same."""
+    for readers, expected in (((), 1), (("ann",), 0), (("bob",), 0), ((), 1)):
+        list(base.ingest_documents("notes", [Given("one", "Quokkas.", readers=readers)]))
+        assert len(seen(base, "quokkas")) == expected
+        assert all(seen(base, "quokkas", name) for name in readers)
 
 
 @pytest.mark.parametrize(
