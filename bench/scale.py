@@ -70,11 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     home = ROOT / ".runs" / f"scale-{options.chunks}"
     if options.fresh:
         shutil.rmtree(home, ignore_errors=True)
-    if not (home / "filled.json").exists():
+    note = home / "filled.json"
+    built = json.loads(note.read_text()) if note.exists() else {}
+    name = encoder(settings).id
+    if built.get("encoder") != name:  # nothing yet, or of another encoder
         shutil.rmtree(home, ignore_errors=True)
-        filled = fill_store(home, options, settings)
-        (home / "filled.json").write_text(json.dumps({"fill_s": filled}))
-    built = json.loads((home / "filled.json").read_text())
+        built = {"encoder": name, "fill_s": fill_store(home, options, settings)}
+        note.write_text(json.dumps(built))
     built["build_s"] = build(home, settings)
     command = [sys.executable, "-m", "bench.scale", "--serve", str(home)]
     command += ["--queries", str(options.queries)]

@@ -95,6 +95,11 @@ def missing(connection: sa.Connection, model: Model) -> int:
     return int(connection.exec_driver_sql(query, (model.id,)).scalar() or 0)
 
 
+def newest(connection: sa.Connection) -> int:
+    """The highest chunk id there is."""
+    return int(connection.exec_driver_sql("SELECT max(id) FROM chunk").scalar() or 0)
+
+
 def progress(connection: sa.Connection) -> tuple[Model | None, Model | None, float]:
     """The model that serves, the one that fills up beside it, and the share it has seen."""
     found = models(connection)

@@ -108,11 +108,13 @@ class Upkeep:
         self, model: Model, embedder: Embedder, after: int, *, tell: bool
     ) -> tuple[int, bool]:
         """Embed what `model` has not seen; returns the last id seen and whether all was."""
+        with self._store.read() as connection:
+            top = store_models.newest(connection)
         while not self._stop.is_set():
             with self._store.read() as connection:
                 chunks = store_models.unread(connection, model, after, CHUNKS)
             if not chunks:
-                return after, True
+                return max(after, top), True
             vectors: Vectors = np.zeros((len(chunks), model.dim), dtype=np.float32)
             readable = [row for row, chunk in enumerate(chunks) if embedder.reads(chunk.body)]
             texts = [
