@@ -52,7 +52,7 @@ def build_policy(settings: Settings, knowledge: KnowledgeBase) -> Policy:
     Raises:
         BackendMissing: no such file in assistant/policy/, or a library it needs is missing.
     """
-    resources = Resources(knowledge.embedder, knowledge.rarity)
+    resources = Resources(knowledge.embedder, knowledge.rarity, knowledge.reranker)
     try:
         module = menu.load("assistant.policy", settings.policy.backend)
     except NoBackend as error:

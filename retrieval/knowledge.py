@@ -162,8 +162,17 @@ class KnowledgeBase:
 def open_knowledge(home: Path, settings: RetrievalSettings) -> KnowledgeBase:
     """Open (or create) the knowledge base in the folder `home`."""
     backend = menu.load("retrieval.embed", settings.embed.backend)
-    reranker = menu.load("retrieval.rerank", settings.rerank.backend).build(settings.rerank)
-    return KnowledgeBase(home, settings, backend.build(settings.embed), reranker=reranker)
+    return KnowledgeBase(
+        home, settings, backend.build(settings.embed), reranker=build_reranker(settings)
+    )
+
+
+def build_reranker(settings: RetrievalSettings) -> Reranker | None:
+    """Load the reranker that the settings name; None where they name none."""
+    made: Reranker | None = menu.load("retrieval.rerank", settings.rerank.backend).build(
+        settings.rerank
+    )
+    return made
 
 
 def serve(store: Store, embedder: Embedder, index: str, snapshots: Snapshots) -> Serving:

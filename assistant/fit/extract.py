@@ -1,10 +1,11 @@
 """Fits the sentence ranker of the extract policy: `python app.py train extract --data FOLDER`.
 
-Two models a language. Ranking: conditional logit over a question's candidate sentences (McFadden
-1974), a sentence is right when it holds a gold answer and lies in the gold context. Answerability:
-logistic regression over question-level features, on the same questions with the whole base
-(answerable) and with half of the articles left out (those questions are not). Both by L-BFGS with
-an L2 penalty; minutes on a CPU, deterministic with the seed.
+Two models a language, once for no reranker and once for the one that the settings name. Ranking:
+conditional logit over a question's candidate sentences (McFadden 1974), a sentence is right when it
+holds a gold answer and lies in the gold context. Answerability: logistic regression over
+question-level features, on the same questions with the whole base (answerable) and with half of the
+articles left out (those questions are not). Both by L-BFGS with an L2 penalty; minutes on a CPU,
+deterministic with the seed.
 
 Data, all train-allowed: English squadshifts/new_wiki (train split), Chinese drcd/dev and
 cmrc2018/trial. The files that `bench.answers` reports on are not among them.
@@ -37,7 +38,7 @@ from assistant.policy._ranker import (
 from assistant.policy._ranker import answerable as question_features
 from assistant.policy.base import Resources
 from assistant.schema import Prompt
-from retrieval.knowledge import KnowledgeBase, open_knowledge
+from retrieval.knowledge import KnowledgeBase, build_reranker, open_knowledge
 
 Marks = NDArray[np.bool_]
 
@@ -69,29 +70,40 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
         ConfigError: a training file is missing or malformed.
     """
     limit = limit or QUESTIONS
-    languages, report = {}, []
-    for tongue, names in FILES.items():
-        questions = [q for name in names for q in answerable(read(data / name))]
-        questions = [q for q in questions if q.split != "test"]
-        whole = list(_examples(questions, limit, settings, absent=False))
-        yield f"{tongue}: {len(whole)} questions with the whole base"
-        half = list(_examples(questions, limit, settings, absent=True))
-        yield f"{tongue}: {len(half)} questions with half of it"
-        languages[tongue], line = fit(whole, half)
-        report.append(f"- {tongue}: {line}; files {', '.join(names)}")
-        yield report[-1]
-    text = json.dumps(languages, sort_keys=True)
+    fits, report = [], []
+    for backend in dict.fromkeys(("none", settings.retrieval.rerank.backend)):
+        chosen = _with_reranker(settings, backend)
+        reader = build_reranker(chosen.retrieval)
+        languages = {}
+        for tongue, names in FILES.items():
+            questions = [q for name in names for q in answerable(read(data / name))]
+            questions = [q for q in questions if q.split != "test"]
+            whole = list(_examples(questions, limit, chosen, absent=False))
+            yield f"{backend}, {tongue}: {len(whole)} questions with the whole base"
+            half = list(_examples(questions, limit, chosen, absent=True))
+            yield f"{backend}, {tongue}: {len(half)} questions with half of it"
+            languages[tongue], line = fit(whole, half)
+            report.append(f"- reranker {backend}, {tongue}: {line}; files {', '.join(names)}")
+            yield report[-1]
+        fits.append({"reranker": reader.id if reader else "", "languages": languages})
+    text = json.dumps(fits, sort_keys=True)
     revision = hashlib.sha256(text.encode()).hexdigest()[:12]
     out.mkdir(parents=True, exist_ok=True)
     values = {
         "revision": revision,
         "features": list(FEATURES),
         "answerable": list(ANSWERABLE),
-        "languages": languages,
+        "fits": fits,
     }
     (out / "weights.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     (out / "card.md").write_text(_card(revision, limit, report), encoding="utf-8")
     yield f"written to {out}, revision {revision}"
+
+
+def _with_reranker(settings: Settings, backend: str) -> Settings:
+    rerank = settings.retrieval.rerank.model_copy(update={"backend": backend})
+    retrieval = settings.retrieval.model_copy(update={"rerank": rerank})
+    return settings.model_copy(update={"retrieval": retrieval})
 
 
 def fit(whole: list[Example], half: list[Example]) -> tuple[dict[str, list[float] | float], str]:
@@ -158,7 +170,8 @@ def _example(
 ) -> Example | None:
     passages = knowledge.search(question.text, k)
     prompt = Prompt((), question.text, tuple(passages), "en")
-    evidence = weigh(prompt, Resources(knowledge.embedder, knowledge.rarity))
+    resources = Resources(knowledge.embedder, knowledge.rarity, knowledge.reranker)
+    evidence = weigh(prompt, resources)
     if evidence is None:
         return None
     right = [

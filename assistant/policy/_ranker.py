@@ -2,8 +2,9 @@
 
 A linear model over features a reader could compute: how much of the question (weighted by how rare
 its words are) a sentence and its passage cover, how close their vectors are, what stage found them,
-and whether the sentence holds the kind of thing asked for (a number for "how many", a name for
-"who"). Weights per language lie in models/extract/; `python app.py train extract` fits them.
+what the reranker makes of question and sentence read together (where there is one), and whether the
+sentence holds the kind of thing asked for (a number for "how many", a name for "who"). Weights per
+language lie in models/extract/; `python app.py train extract` fits them.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ FEATURES = (
     "short",
     "position",
     "question_mark",
+    "read",
 )
 ANSWERABLE = (
     "best",
@@ -46,8 +48,12 @@ ANSWERABLE = (
     "rarest_found",
     "margin",
     "terms",
+    "best_read",
+    "top_read",
 )
 
+#: The column of the reranker's logit.
+READ = FEATURES.index("read")
 #: A sentence ending so announces what follows it: a list or a command.
 OPEN_ENDS = (":", "：")
 _ORDINAL = re.compile(r"\(?\d{1,2}[.)、）]\s*(?=\D)")
@@ -200,10 +206,11 @@ def weigh(prompt: Prompt, resources: Resources) -> Evidence | None:
     kept = words.shortlist(SHORTLIST)
     short = [found[i] for i in kept]
     cosines, passage_cosines = _cosines(prompt, short, resources)
+    read = _read(prompt, short, resources)
     folded = simplified(prompt.question)
     kind = next((answer for asks, answer in _KINDS if asks.search(folded)), None)
     rows = []
-    for i, candidate, cosine in zip(kept, short, cosines, strict=True):
+    for i, candidate, cosine, logit in zip(kept, short, cosines, read, strict=True):
         p = candidate.passage
         fits = _fits(kind, candidate.text, prompt.question)
         rows.append(
@@ -222,6 +229,7 @@ def weigh(prompt: Prompt, resources: Resources) -> Evidence | None:
                 float(words.size(i) < 4),
                 1.0 / (1 + candidate.start / 200),
                 float(candidate.text.rstrip().endswith(("?", "？"))),
+                logit,
             )
         )
     rarest = any(words.holds_rarest(c.passage) for c in short)
@@ -307,6 +315,8 @@ def answerable(evidence: Evidence, scores: Matrix) -> Matrix:
             float(evidence.rarest_found),
             scores[top] - scores[second],
             min(evidence.terms, 12) / 12,
+            matrix[:, READ].max(),
+            matrix[top, READ],
         ]
     )
 
@@ -316,6 +326,14 @@ def _fits(kind: re.Pattern[str] | None, sentence: str, question: str) -> bool:
         return False
     asked = question.lower()
     return any(match.group().lower() not in asked for match in kind.finditer(simplified(sentence)))
+
+
+def _read(prompt: Prompt, found: Sequence[Candidate], resources: Resources) -> list[float]:
+    """The reranker's logit of each sentence; zero where there is no reranker."""
+    if resources.reranker is None:
+        return [0.0] * len(found)
+    chance = resources.reranker.rank(prompt.question, [c.text for c in found]).astype(np.float64)
+    return [float(v) for v in np.log(chance / (1 - chance))]
 
 
 def _cosines(

@@ -18,17 +18,19 @@ from typing import Protocol
 
 from assistant.schema import Delta, PolicyCard, Prompt, Sampling
 from retrieval.embed.base import Embedder
+from retrieval.rerank.base import Reranker
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the assistant lends to a policy: its encoder, and how rare a search term is.
+    """What the assistant lends to a policy: its encoder, its reranker where it has one, and rarity.
 
     `rarity(terms)` gives each term's inverse document frequency, `log((N + 1) / (df + 0.5))`.
     """
 
     embedder: Embedder
     rarity: Callable[[list[str]], list[float]]
+    reranker: Reranker | None = None
 
 
 class Policy(Protocol):

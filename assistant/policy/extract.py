@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +196,7 @@ def _lines(body: str, start: int, stop: int, most: int) -> int:
 
 
 def build(options: PolicySettings, resources: Resources) -> Extract:
-    """Read the fitted weights.
+    """Read the fitted weights: those for the reranker at hand, or those for none.
 
     Raises:
         ModelNotFound: the weights are missing, or fitted for other features.
@@ -212,7 +212,12 @@ def build(options: PolicySettings, resources: Resources) -> Extract:
         raise ModelNotFound(
             f"{WEIGHTS} was fitted for other features; fit it with `python app.py train extract`"
         )
-    weights = {tongue: _weights(part) for tongue, part in values["languages"].items()}
+    fits = {fit["reranker"]: fit["languages"] for fit in values["fits"]}
+    reads = resources.reranker is not None and resources.reranker.id in fits
+    if not reads:
+        resources = replace(resources, reranker=None)
+    languages = fits[resources.reranker.id if resources.reranker else ""]
+    weights = {tongue: _weights(part) for tongue, part in languages.items()}
     return Extract(weights, values["revision"], resources, options.min_confidence)
 
 

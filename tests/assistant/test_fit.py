@@ -133,7 +133,7 @@ def test_the_fit_finds_the_feature_that_tells() -> None:
 
 def test_the_fit_tells_what_can_be_answered() -> None:
     """At the threshold, few answerable questions are refused and most of the others are."""
-    whole, half = examples(80, True, 0), examples(80, False, 1)
+    whole, half = examples(200, True, 0), examples(200, False, 1)
     part, line = fit(whole, half)
     made = Weights(**{k: np.array(v) if isinstance(v, list) else v for k, v in part.items()})  # type: ignore[arg-type]
 
@@ -145,7 +145,7 @@ def test_the_fit_tells_what_can_be_answered() -> None:
         return float(np.mean(np.array(sure) < made.threshold))
 
     got = (refused(whole) <= extract.WRONGLY_REFUSED + 0.02, refused(half) > 0.8)
-    assert (got, "80 + 80 questions" in line) == ((True, True), True)
+    assert (got, "200 + 200 questions" in line) == ((True, True), True)
 
 
 def test_the_fit_is_deterministic() -> None:
@@ -200,7 +200,7 @@ def test_a_run_writes_weights_and_card(tmp_path: Path) -> None:
     out = tmp_path / "models" / "extract"
     lines = list(extract.run(tmp_path / "data", out, 20, settings(tmp_path)))
     values = json.loads((out / "weights.json").read_text(encoding="utf-8"))
-    got = (values["features"], values["answerable"], sorted(values["languages"]))
+    got = (values["features"], values["answerable"], sorted(values["fits"][0]["languages"]))
     assert got == (list(FEATURES), list(ANSWERABLE), ["en", "zh"])
     card = (out / "card.md").read_text(encoding="utf-8")
     named = [name in card for names in extract.FILES.values() for name in names]
