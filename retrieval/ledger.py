@@ -12,7 +12,7 @@ from retrieval.config import RetrievalSettings, SyncSettings
 from retrieval.schema import IndexStatus, RootStatus
 from retrieval.sources.base import belongs
 from retrieval.store import Store
-from retrieval.store_sources import SourceRecord, SourceTable, open_as_noted, readers_of
+from retrieval.store_sources import NO_ENCODER, SourceRecord, SourceTable, open_as_noted, readers_of
 
 FILES = "files"
 UPLOADS = "upload"
@@ -52,7 +52,7 @@ class Ledger:
             chunks,
             last,
             last,
-            serving.name if serving else "",
+            serving.name if serving and serving.name != NO_ENCODER else "",
             self.roots(),
             switching=filling.name if filling else "",
             switched=share,

@@ -34,6 +34,8 @@ SOURCE = sa.Table(
     sa.Column("error", sa.JSON),
     sa.Column("state", sa.JSON, nullable=False),
 )
+#: Stands for the encoder of a store that has none yet.
+NO_ENCODER = "none"
 #: Names per statement: SQLite binds a limited number of values.
 _BATCH = 400
 
@@ -251,7 +253,7 @@ def open_as_noted(path: Path) -> Store:
         ) from error
     finally:
         engine.dispose()
-    return Store(path, *(found[0] if found else ("none", 0)))
+    return Store(path, *(found[0] if found else (NO_ENCODER, 0)))
 
 
 def _serving(model: Model) -> bool:

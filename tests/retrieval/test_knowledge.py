@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from retrieval.errors import BackendMissing, RetrievalError, SourceNotFound
 from retrieval.knowledge import KnowledgeBase, open_knowledge, total
 from retrieval.ledger import open_ledger
 from retrieval.schema import FileReport, IngestProgress, IngestSummary, Scope
+from tests.retrieval.test_store_migrate import SCHEMA_1
 
 SETTINGS = RetrievalSettings(
     embed=EmbedSettings(backend="hashing"), search=SearchSettings(index="exact")
@@ -322,6 +324,18 @@ def test_status_and_forgetting_need_no_encoder(tmp_path: Path) -> None:
     with open_ledger(tmp_path / "new", other) as ledger:
         assert (ledger.status().documents, ledger.forget("x")) == (0, 0)
     assert not (tmp_path / "new").exists()
+
+
+def test_the_status_of_an_earlier_version(tmp_path: Path) -> None:
+    """The sources of a home that version 0.1.0 made are told, with what could not be read."""
+    with sqlite3.connect(tmp_path / "knowledge.db") as old:
+        old.executescript(SCHEMA_1)
+    with open_ledger(tmp_path, SETTINGS) as ledger:
+        found = ledger.status()
+    [root] = found.roots
+    assert (found.embedder, found.documents, found.chunks) == ("double@1", 2, 3)
+    assert (root.root, root.kind, root.documents, root.checked) == ("/d", "files", 2, 4.0)
+    assert [f.source for f in root.failures] == ["/d/x"]
 
 
 def test_other_readers_count_at_once(base: KnowledgeBase, tmp_path: Path) -> None:
