@@ -3,9 +3,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,3 +201,69 @@ def test_a_remote_that_leads_inside(base: KnowledgeBase, world: Net) -> None:
     for address in ("http://127.0.0.1/x.git", "http://inside.example/x.git"):
         [failure] = take(base, address).failures
         assert failure.reason == "refused"
+
+
+@contextmanager
+def git_server(projects: Path) -> Iterator[tuple[int, list[str]]]:
+    """Serve repositories over http as git itself does; yields the port and the hosts asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(str(self.headers["Host"]))
+            path, _, query = self.path.partition("?")
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            done = subprocess.run(
+                ["git", "http-backend"],
+                input=body,
+                capture_output=True,
+                check=True,
+                env={
+                    **os.environ,
+                    "GIT_PROJECT_ROOT": str(projects),
+                    "GIT_HTTP_EXPORT_ALL": "1",
+                    "PATH_INFO": path,
+                    "QUERY_STRING": query,
+                    "REQUEST_METHOD": self.command,
+                    "CONTENT_TYPE": self.headers.get("Content-Type", ""),
+                    "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+                    "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
+                },
+            )
+            head, _, rest = done.stdout.partition(b"\r\n\r\n")
+            fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
+            self.send_response(int(fields.pop("Status", "200").split()[0]))
+            for name, value in fields.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(rest)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server.server_address[1], asked
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_remote_repository(repository: Repository, world: Net, tmp_path: Path) -> None:
+    """Git is told the vetted address: a name that only our resolver knows is reached."""
+    repository.commit({"a.md": "Quokkas eat leaves."})
+    repository.folder.rename(tmp_path / "project")
+    world.names["git.example"] = [["127.0.0.1"]]
+    with git_server(tmp_path) as (port, asked):
+        fetcher = world.fetcher(ports=(port,), allow_private=True)
+        settings = SETTINGS.model_copy(update={"sources": fetcher.settings})
+        base = KnowledgeBase(tmp_path / "far", settings, Hashing(), fetcher)
+        summary = take(base, f"http://git.example:{port}/project/.git")
+        base.close()
+    assert (summary.added, summary.failures) == (1, ())
+    assert set(asked) == {f"git.example:{port}"}
