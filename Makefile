@@ -35,7 +35,7 @@ help: ## list these targets
 # A stamp is made last, so that an interrupted installation is taken up again.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "plumbline: installing into $(VENV) (once; a few minutes)"
-	@$(PIP) -e .
+	@$(PIP) -e '.[openvino]'
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
