@@ -271,7 +271,7 @@ class Ingester:
     def _flush(
         self, run: _Run, waiting: list[_Ready], again: list[Item | Entry]
     ) -> Iterator[FileReport]:
-        """Embed what waits in one go, then commit one by one; empties `waiting`.
+        """Embed what waits in one go, then commit it in one transaction; empties `waiting`.
 
         What is no longer as it was read goes to `again`, or is reported after a few times: neither
         an old version nor a deleted file may come back.
@@ -282,34 +282,40 @@ class Ingester:
             vectors: Vectors = ready.version.vectors
             for row in ready.missing:
                 vectors[row] = next(found)
+        changed = self._put(waiting)
+        for ready in waiting:
             source = ready.version.source
-            if not self._put(ready):
-                run.tries[source] = run.tries.get(source, 0) + 1
-                if run.tries[source] < TRIES:
-                    again.append(ready.item)
-                else:
-                    yield failed(
-                        source,
-                        "changing",
-                        f"changed {TRIES} times while it was read",
-                        "Ingest it again once the program that writes it has finished.",
-                    )
+            if source not in changed:
+                yield FileReport(
+                    source,
+                    "updated" if ready.existed else "added",
+                    len(ready.texts),
+                    len(ready.missing),
+                    detail=ready.remark,
+                )
                 continue
-            yield FileReport(
-                source,
-                "updated" if ready.existed else "added",
-                len(ready.texts),
-                len(ready.missing),
-                detail=ready.remark,
-            )
+            run.tries[source] = run.tries.get(source, 0) + 1
+            if run.tries[source] < TRIES:
+                again.append(ready.item)
+            else:
+                yield failed(
+                    source,
+                    "changing",
+                    f"changed {TRIES} times while it was read",
+                    "Ingest it again once the program that writes it has finished.",
+                )
         waiting.clear()
 
-    def _put(self, ready: _Ready) -> bool:
+    def _put(self, waiting: Sequence[_Ready]) -> set[str]:
+        """Commit what is still as it was read, at once; returns the sources that are not."""
         with self._commit:
-            if isinstance(ready.item, Item) and not current(ready.item, ready.version.stamp):
-                return False
-            self._store.put(ready.version)
-            return True
+            changed = {
+                r.version.source
+                for r in waiting
+                if isinstance(r.item, Item) and not current(r.item, r.version.stamp)
+            }
+            self._store.put(*(r.version for r in waiting if r.version.source not in changed))
+        return changed
 
     def _prune(self, run: _Run, seen: set[str]) -> Iterator[FileReport]:
         """Remove what is gone.

@@ -205,29 +205,33 @@ class Store:
         with self.read() as connection:
             return store_read.vectors_by_digest(connection, document_id, self.model)
 
-    def put(self, new: NewVersion) -> None:
-        """Write one version in place of the one before, in one transaction."""
+    def put(self, *versions: NewVersion) -> None:
+        """Write versions in place of the ones before, in one transaction: all of them, or none."""
         with self.write() as connection:
-            self._drop(connection, DOCUMENT.c.source == new.source)
-            document = connection.execute(
-                sa.insert(DOCUMENT).values(
-                    source=new.source,
-                    root=new.root,
-                    title=new.title,
-                    lang=new.lang,
-                    version=new.version,
-                    made_by=new.made_by,
-                    modified=new.modified,
-                    stamp=new.stamp,
-                    indexed=time.time(),
-                    date=new.modified if new.date is None else new.date,
-                )
-            ).inserted_primary_key
-            assert document is not None
-            key = int(document[0])
-            connection.execute(sa.insert(CONTENT).values(document_id=key, text=new.text))
-            _grant(connection, key, new.acl)
-            self._put_chunks(connection, key, new)
+            for new in versions:
+                self._put_one(connection, new)
+
+    def _put_one(self, connection: sa.Connection, new: NewVersion) -> None:
+        self._drop(connection, DOCUMENT.c.source == new.source)
+        document = connection.execute(
+            sa.insert(DOCUMENT).values(
+                source=new.source,
+                root=new.root,
+                title=new.title,
+                lang=new.lang,
+                version=new.version,
+                made_by=new.made_by,
+                modified=new.modified,
+                stamp=new.stamp,
+                indexed=time.time(),
+                date=new.modified if new.date is None else new.date,
+            )
+        ).inserted_primary_key
+        assert document is not None
+        key = int(document[0])
+        connection.execute(sa.insert(CONTENT).values(document_id=key, text=new.text))
+        _grant(connection, key, new.acl)
+        self._put_chunks(connection, key, new)
 
     def _put_chunks(self, connection: sa.Connection, document: int, new: NewVersion) -> None:
         terms = []

@@ -7,6 +7,7 @@ processor multiplies it in tiles, else float32. Several requests run side by sid
 from __future__ import annotations
 
 import os
+import queue
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,21 +48,47 @@ class Network:
                 "INFERENCE_NUM_THREADS": str(streams),
             },
         )
+        # no callbacks: they need the interpreter's lock in OpenVINO's threads, and a network that
+        # is dropped while one is on its way waits for it for ever
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(streams):
+            self._free.put(self._model.create_infer_request())
         self._streams = streams
 
     def run(self, batches: Sequence[tuple[Ids, Ids]]) -> list[Array]:
-        """One result for each (ids, mask), both (n, length), in order."""
-        found: list[Array | None] = [None] * len(batches)
+        """One result for each (ids, mask), both (n, length), in order; safe for several threads."""
+        if not batches:
+            return []
+        mine = [self._free.get()]
+        try:
+            while len(mine) < min(len(batches), self._streams):
+                try:
+                    mine.append(self._free.get_nowait())
+                except queue.Empty:
+                    break
+            return _through(mine, batches)
+        finally:
+            for request in mine:
+                request.wait()
+                self._free.put(request)
 
-        def keep(request: Any, row: int) -> None:
-            found[row] = request.get_output_tensor(0).data.copy()
 
-        queue = ov.AsyncInferQueue(self._model, self._streams)
-        queue.set_callback(keep)
-        for row, (ids, mask) in enumerate(batches):
-            queue.start_async({0: ids, 1: mask}, row)
-        queue.wait_all()
-        return [part for part in found if part is not None]
+def _through(requests: Sequence[Any], batches: Sequence[tuple[Ids, Ids]]) -> list[Array]:
+    """Run the batches, as many at a time as there are requests."""
+    found: list[Array] = []
+
+    def collect(number: int) -> None:
+        request = requests[number % len(requests)]
+        request.wait()
+        found.append(request.get_output_tensor(0).data.copy())
+
+    for number, (ids, mask) in enumerate(batches):
+        if number >= len(requests):
+            collect(number - len(requests))
+        requests[number % len(requests)].start_async({0: ids, 1: mask})
+    for number in range(max(0, len(batches) - len(requests)), len(batches)):
+        collect(number)
+    return found
 
 
 def _graph(weights: Weights, head: Array | None) -> Any:

@@ -49,7 +49,7 @@ class Plan:
     `held` groups are kept for checking and for the logistic line.
     """
 
-    steps: int = 1500
+    steps: int = 1300
     groups: int = 10
     held: int = 300
     tokens: int = 192
