@@ -7,15 +7,17 @@ differ in nothing but a version mark (`guide-2023.md`, `guide-2025.md`; `policy_
 Names with a month or a day are a series (minutes, monthly reports): they need such equal texts too.
 The newer one answers; the older one is kept beside it, so that a disagreement can be told.
 
-Likeness is the Jaccard index of shingles of three tokens (Broder 1997), exact: only the few dozen
-best candidates are compared. Chinese is folded to simplified characters, a character a token.
+Likeness is the Jaccard index of shingles of three tokens (Broder 1997), exact, over the few dozen
+best candidates. Chinese is folded to simplified characters, a character a token.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -75,32 +77,56 @@ def settle(passages: Sequence[Passage], query: str, k: int) -> list[Passage]:
         query: the question.
         k: how many to return; candidates beyond them are looked at for members of their groups.
     """
-    groups: list[list[Passage]] = []
-    shingled: dict[int, frozenset[int]] = {}
     asked = _folded(query)
-    for passage in passages:
-        shingled[passage.chunk.id] = shingles(passage.chunk.text)
+    alike = likeness([shingles(p.chunk.text) for p in passages])
+    bare = [named(p.source).bare for p in passages]
+    groups: list[list[int]] = []
+    for row, passage in enumerate(passages):
         for group in groups:
-            if any(_relation(passage, other, shingled, asked) for other in group):
-                group.append(passage)
+            # most pairs share no words and no name: nothing more is asked of them
+            near = (
+                (n, alike.get((n, row), 0.0))
+                for n in group
+                if bare[n] == bare[row] or alike.get((n, row), 0.0) >= VERSIONED
+            )
+            if any(_relation(passage, passages[n], asked, value) for n, value in near):
+                group.append(row)
                 break
         else:
-            groups.append([passage])
-    return [_head(group, shingled, asked) for group in groups[:k]]
+            groups.append([row])
+    return [_head([passages[n] for n in group], asked) for group in groups[:k]]
 
 
-def _head(group: list[Passage], shingled: dict[int, frozenset[int]], asked: str) -> Passage:
+def likeness(shingled: Sequence[frozenset[int]]) -> dict[tuple[int, int], float]:
+    """Jaccard index of every pair (a < b) that shares a shingle; the others have 0."""
+    owners: dict[int, list[int]] = {}
+    for row, held in enumerate(shingled):
+        for shingle in held:
+            owners.setdefault(shingle, []).append(row)
+    shared = Counter(
+        pair
+        for rows in owners.values()
+        if len(rows) > 1
+        for pair in itertools.combinations(rows, 2)
+    )
+    return {
+        (a, b): count / (len(shingled[a]) + len(shingled[b]) - count)
+        for (a, b), count in shared.items()
+    }
+
+
+def _head(group: list[Passage], asked: str) -> Passage:
     """The newest of a group in the place of its first, with what it stands for."""
     head = group[0]
     for other in group[1:]:
-        if _relation(head, other, shingled, asked) == "version" and newer(other, head):
+        if _relation(head, other, asked) == "version" and newer(other, head):
             head = other
     same: list[str] = []
     older: list[Older] = []
     for other in group:
         if other is head:
             continue
-        if _relation(head, other, shingled, asked) == "same":
+        if _relation(head, other, asked) == "same":
             same.append(other.source)
         else:
             older.append(
@@ -111,9 +137,12 @@ def _head(group: list[Passage], shingled: dict[int, frozenset[int]], asked: str)
 
 
 def _relation(
-    one: Passage, other: Passage, shingled: dict[int, frozenset[int]], asked: str
+    one: Passage, other: Passage, asked: str, alike: float | None = None
 ) -> Literal["same", "version", ""]:
-    """What two passages are to one another; two of one document are nothing."""
+    """What two passages are to one another; two of one document are nothing.
+
+    `alike` is their likeness where it is known already.
+    """
     if one.chunk.document_id == other.chunk.document_id or one.lang != other.lang:
         return ""
     names = named(one.source), named(other.source)
@@ -124,15 +153,21 @@ def _relation(
         if any(re.search(pattern, asked) for pattern in _asked_by(marks)):
             return ""
         return "version" if _restated(one, other) >= VERSIONED else ""
-    alike = jaccard(shingled[one.chunk.id], shingled[other.chunk.id])
+    if alike is None:
+        alike = jaccard(shingles(one.chunk.text), shingles(other.chunk.text))
     if alike >= SAME and facts(one.chunk.text) == facts(other.chunk.text):
         return "same"
-    titled = (one.title, one.chunk.headings) == (other.title, other.chunk.headings)
+    # texts without a title are records, and records differ in their numbers
+    titled = bool(one.title) and _place(one) == _place(other)
     if not (kin or (titled and one.modified != other.modified)) or alike < VERSIONED:
         return ""
     if _restated(one, other) < RESTATED or _told_apart(one, other, asked):
         return ""
     return "version"
+
+
+def _place(passage: Passage) -> tuple[str, tuple[str, ...]]:
+    return passage.title, passage.chunk.headings
 
 
 def _restated(one: Passage, other: Passage) -> float:
@@ -213,6 +248,7 @@ def disagrees(quote: str, older: str) -> bool:
     return best >= 0.5 and facts(quote) != facts(nearest)
 
 
+@functools.lru_cache(maxsize=512)
 def shingles(text: str) -> frozenset[int]:
     """Hashes of all runs of three tokens; a shorter text is one shingle. Only for this process."""
     tokens = _TOKEN.findall(_folded(text))
@@ -231,5 +267,6 @@ def _bare(text: str) -> str:
     return _DENIAL.sub(" ", _NUMBER.sub(" ", _folded(text)))
 
 
+@functools.lru_cache(maxsize=4096)
 def _folded(text: str) -> str:
     return simplified(unicodedata.normalize("NFKC", text)).lower()

@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.evidence import disagrees, facts, jaccard, named, newer, settle, shingles, siblings
+from retrieval.evidence import (
+    disagrees,
+    facts,
+    jaccard,
+    likeness,
+    named,
+    newer,
+    settle,
+    shingles,
+    siblings,
+)
 from retrieval.schema import Chunk, Found, Passage
 from retrieval.text import language
 
@@ -110,6 +120,19 @@ def test_a_restated_text_is_a_version() -> None:
     new = passage(2, "/b/y.md", FEE.format(8, ""), modified=2.0, headings=("Fees",), score=0.8)
     assert [p.source for p in settle([old, new], "visitor fee", 5)] == ["/b/y.md"]
     assert len(settle([old, new], "fee of 5 euros", 5)) == 2, "the question tells them apart"
+
+
+def test_records_without_a_title_stay_apart() -> None:
+    """Texts that only have a number of their own are records, not versions of one another."""
+    found = [passage(n, f"row-{n}", FEE.format(n, ""), title="", modified=n) for n in (1, 2, 3)]
+    assert len(settle(found, "visitor fee", 5)) == 3
+
+
+def test_likeness_of_pairs_is_the_jaccard_index() -> None:
+    """Pairs that share nothing are left out; the others have what `jaccard` gives."""
+    held = [shingles(text) for text in ("a b c d e", "a b c d x", "q r s t u", "a b c d e")]
+    found = likeness(held)
+    assert found == {(a, b): jaccard(held[a], held[b]) for a, b in ((0, 1), (0, 3), (1, 3))}
 
 
 def test_a_document_is_no_version_of_itself() -> None:
