@@ -40,7 +40,7 @@ def data(tmp_path: Path) -> Path:
                 for one, other in zip(animals, reversed(animals), strict=True):
                     text = json.dumps(row(question.format(one), context.format(one, other)))
                     file.write(text + "\n")
-                held = row("held out?", "Held out.", split="test")
+                held = row("seen?", "Seen.", split="train")
                 file.write(json.dumps(held) + "\n")
     return tmp_path / "data"
 
@@ -76,11 +76,11 @@ def test_other_fits_stay(tmp_path: Path) -> None:
     ]
 
 
-def test_held_out_rows_are_not_read(data: Path) -> None:
-    """Rows of the test split are no training data."""
+def test_rows_that_were_trained_on_are_not_read(data: Path) -> None:
+    """Encoder and reranker have seen the train split: their scores there say too much."""
     rows = read(data / fusion.FILES["en"][0])
     assert len(rows) == 5
-    assert "held out?" not in {r["question"] for r in rows}
+    assert "seen?" not in {r["question"] for r in rows}
 
 
 @pytest.mark.parametrize(
