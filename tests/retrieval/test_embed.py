@@ -147,7 +147,7 @@ def test_both_scripts_meet() -> None:
 
 
 def test_words_are_matched_longest_first() -> None:
-    """A run of Chinese is cut into the longest tokens, at its start and inside, also after Latin."""
+    """A run of Chinese is cut into the longest tokens, at its start, inside, and after Latin."""
     first = _weights.english()[_weights.EMBEDDINGS].shape[0]
     tokenizer = _weights.tokenizer(_weights.spellings(TOKENS))
     ids = tokenizer.encode("如何安装Docker软件？", add_special_tokens=False).ids
