@@ -171,8 +171,8 @@ def test_the_same_as_sentence_transformers() -> None:
 
 def test_an_extension_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     """Rows without a token each are refused by name."""
-    arrays = {"rows": np.zeros((2, _weights.DIM), np.int8), "scale": np.ones(2, np.float32)}
-    save_file(arrays, tmp_path / "zh.safetensors")
+    rows = np.zeros((2, _weights.DIM), np.float32)
+    save_file({"rows": rows, "scale": np.ones(2, np.float32)}, tmp_path / "zh.safetensors")
     (tmp_path / "tokens.txt").write_text("一\n", encoding="utf-8")
     with pytest.raises(ModelUntrusted, match=r"names 1 tokens.*has 2 rows"):
         _weights.extension(tmp_path)

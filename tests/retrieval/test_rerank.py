@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +19,8 @@ TEXTS = st.lists(st.text(max_size=30), max_size=6)
 
 def test_none_is_no_reranker() -> None:
     """The default backend ranks nothing, and says so by being none."""
-    assert none.build(RerankSettings()) is None
+    build: Callable[[RerankSettings], object] = none.build
+    assert build(RerankSettings()) is None
 
 
 @pytest.mark.parametrize(
@@ -35,7 +38,8 @@ def test_the_contract(query: str, texts: list[str]) -> None:
     """One score in (0, 1) a text, float32, none for none, the same however often it is asked."""
     reader: Reranker = Overlap()
     scores = reader.rank(query, texts)
-    assert (scores.shape, scores.dtype) == ((len(texts),), np.float32)
+    assert scores.shape == (len(texts),)
+    assert scores.dtype == np.float32
     assert ((scores > 0) & (scores < 1)).all()
     assert (reader.rank(query, texts) == scores).all()
     assert len(blend([0.5] * len(texts), [float(s) for s in scores], 0.8)) == len(texts)
