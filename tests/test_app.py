@@ -369,6 +369,8 @@ def test_watching_goes_on_until_interrupted(root: Path, home: Path, documents: P
         stderr=subprocess.PIPE,
         encoding="utf-8",
         env={"PYTHONIOENCODING": "utf-8", "HOME": str(home), "PATH": "", "COLUMNS": "400"},
+        # a program started in the background inherits that Ctrl-C is ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

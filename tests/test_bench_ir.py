@@ -130,7 +130,8 @@ def test_ways_stand_side_by_side(
 ) -> None:
     """Each way has its measures and its time; without a reranker the reranked one is null."""
     asked = ["--data", str(folder), "--candidates", candidates]
-    retrieval.main([*asked, "--set", "retrieval.embed.backend=hashing"])
+    chosen = ("retrieval.embed.backend=hashing", "retrieval.rerank.backend=none")
+    retrieval.main([*asked, *(part for value in chosen for part in ("--set", value))])
     values = line(capsys)
     names = {way: set(values[way]) for way in ("lexical", "dense", "fused")}
     measures = {"ndcg10", "r5", "mrr10", "ms"}
