@@ -170,7 +170,7 @@ class Snapshots:
             "metric": "inner product",
             "backend": backend,
             "factory": index.factory,
-            "library": index.library,
+            "engine": index.engine,
             "sequence": sequence,
             "ntotal": index.size,
             "created": time.time(),

@@ -16,7 +16,7 @@ from retrieval import fault
 from retrieval.index.base import Ids, Mask, write_array
 
 INDEX, IDS = "base.faiss", "ids.npy"
-LIBRARY = f"faiss {faiss.__version__}"
+ENGINE = f"faiss {faiss.__version__}"
 
 
 def write(index: Any, ids: Ids, folder: Path) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class Index(Protocol):
         """How the index is made, in FAISS's own notation."""
 
     @property
-    def library(self) -> str:
+    def engine(self) -> str:
         """What wrote the files, with its version."""
 
     def add(self, ids: Ids, vectors: Vectors | NDArray[np.float16]) -> None:

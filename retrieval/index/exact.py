@@ -18,7 +18,7 @@ class Exact:
     """All vectors in one matrix."""
 
     factory = "numpy"
-    library = f"numpy {np.__version__}"
+    engine = f"numpy {np.__version__}"
 
     def __init__(self, dim: int) -> None:
         self._dim = dim

@@ -21,7 +21,7 @@ class Flat:
     """All vectors, compared one by one."""
 
     factory = "Flat"
-    library = _mapped.LIBRARY
+    engine = _mapped.ENGINE
 
     def __init__(self, dim: int) -> None:
         self._dim = dim

@@ -36,7 +36,7 @@ BATCH = 50_000
 class Inverted:
     """Lists around k-means centres, 8 bits a component, and the vectors themselves."""
 
-    library = _mapped.LIBRARY
+    engine = _mapped.ENGINE
 
     def __init__(self, dim: int) -> None:
         self._dim = dim
