@@ -7,7 +7,7 @@ The change is added to the matrix before each step, so a step costs what the pla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,17 +106,36 @@ class Student(nn.Module):
 
 
 def vectors(student: Student, ids: Sequence[Sequence[int]], device: str, parts: int) -> Tensor:
-    """Vectors of texts in their order, (n, width); like lengths go together in `parts` forwards."""
+    """Vectors of texts in their order, (n, width)."""
     weights = student.change.merged(student.dtype)
+    return by_length(ids, device, parts, lambda tokens, mask: student(tokens, mask, weights))
+
+
+def by_length(
+    ids: Sequence[Sequence[int]],
+    device: str,
+    parts: int,
+    forward: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """What `forward` makes of (ids, mask), a row a text, in their order.
+
+    Like lengths go together in `parts` forwards, so that little of a batch is padding.
+    """
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     size = -(-len(order) // parts)
     found = [
-        student(*batch([ids[i] for i in order[at : at + size]], device), weights)
+        forward(*batch([ids[i] for i in order[at : at + size]], device))
         for at in range(0, len(order), size)
     ]
     back = torch.empty(len(order), dtype=torch.long)
     back[torch.tensor(order)] = torch.arange(len(order))
     return torch.cat(found)[back.to(device)]
+
+
+def precision(device: str) -> torch.dtype:
+    """bfloat16 on an accelerator or with AMX tiles, else float32."""
+    tiles = device != "cpu" or torch.cpu.get_capabilities().get("amx_bf16", False)
+    return torch.bfloat16 if tiles else torch.float32
 
 
 def batch(ids: Sequence[Sequence[int]], device: str) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ from retrieval.embed import _weights, minilm
 from retrieval.fit._checkpoint import cosine, resume, save
 from retrieval.fit._corpus import Corpus, chinese_texts, questions
 from retrieval.fit._pairs import Pair, merged, mine
-from retrieval.fit._student import Student, halves, vectors, write
+from retrieval.fit._student import Student, halves, precision, vectors, write
 from retrieval.fit._vocabulary import choose, spelled, start
 
 Ids = list[list[int]]
@@ -91,9 +91,7 @@ def run(data: Path, out: Path, limit: int | None, settings: RetrievalSettings) -
     yield f"{len(lines)} tokens"
     corpus = Corpus(pairs, teacher, *questions(data, MADE, plan.seed))
     tokenizer = _weights.tokenizer(_weights.spellings(lines))
-    tiles = device != "cpu" or torch.cpu.get_capabilities().get("amx_bf16", False)
-    dtype = torch.bfloat16 if tiles else torch.float32
-    student = Student(rows, plan.rank, plan.seed, device, dtype)
+    student = Student(rows, plan.rank, plan.seed, device, precision(device))
     trainer = Trainer(corpus, student, tokenizer, plan, device)
     yield f"start: {trainer.check()}"
     yield from trainer.run()

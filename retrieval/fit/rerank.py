@@ -32,7 +32,7 @@ from retrieval.embed import _weights
 from retrieval.errors import ModelNotFound
 from retrieval.fit._checkpoint import cosine, resume, save
 from retrieval.fit._groups import WRONG, Group, groups, rows
-from retrieval.fit._student import LowRank, batch, halves, plain, write
+from retrieval.fit._student import LowRank, by_length, halves, plain, precision, write
 from retrieval.fit.encoder import WORK as ENCODER_WORK
 from retrieval.fit.encoder import mined
 from retrieval.rerank.minilm import joined
@@ -84,18 +84,14 @@ class Scorer(nn.Module):
     def forward(self, ids: Sequence[Sequence[int]], device: str, parts: int) -> Tensor:
         """Logits (n,) of token ids, in their order."""
         weights = self.change.merged(self.dtype)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        size = -(-len(order) // parts)
-        found = []
-        for at in range(0, len(order), size):
-            tokens, mask = batch([ids[i] for i in order[at : at + size]], device)
+
+        def logits(tokens: Tensor, mask: Tensor) -> Tensor:
             hidden = functional_call(
                 self._network[0], weights, kwargs={"input_ids": tokens, "attention_mask": mask}
             ).last_hidden_state
-            found.append(hidden[:, 0].float() @ self.head)
-        back = torch.empty(len(order), dtype=torch.long)
-        back[torch.tensor(order)] = torch.arange(len(order))
-        return torch.cat(found)[back.to(device)]
+            return torch.matmul(hidden[:, 0].float(), self.head)
+
+        return by_length(ids, device, parts, logits)
 
 
 def run(data: Path, out: Path, limit: int | None, settings: RetrievalSettings) -> Iterator[str]:
@@ -118,9 +114,7 @@ def run(data: Path, out: Path, limit: int | None, settings: RetrievalSettings) -
     WORK.mkdir(parents=True, exist_ok=True)
     found = yield from _collected(data, settings, plan)
     device = settings.embed.device
-    tiles = device != "cpu" or torch.cpu.get_capabilities().get("amx_bf16", False)
-    dtype = torch.bfloat16 if tiles else torch.float32
-    scorer = Scorer(extension, plan.rank, plan.seed, device, dtype)
+    scorer = Scorer(extension, plan.rank, plan.seed, device, precision(device))
     trainer = Trainer(found, scorer, _weights.tokenizer(extension.spellings), plan, device)
     yield from trainer.run()
     line, check = trainer.line(), trainer.check()
