@@ -68,7 +68,7 @@ class SearchSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     index: str = Field(
-        "auto", description="a file of retrieval/index/; auto = flat to 100,000 vectors, then ivf"
+        "auto", description="a file of retrieval/index/; auto = flat to 20,000 vectors, then ivf"
     )
     snapshot_changes: int = Field(
         20_000, ge=100, description="changes after which the index is written to disk anew"

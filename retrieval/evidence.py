@@ -17,10 +17,11 @@ import functools
 import itertools
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+
+import numpy as np
 
 from retrieval.schema import Older, Passage
 from retrieval.text import query_terms, sentences, simplified, terms
@@ -99,19 +100,15 @@ def settle(passages: Sequence[Passage], query: str, k: int) -> list[Passage]:
 
 def likeness(shingled: Sequence[frozenset[int]]) -> dict[tuple[int, int], float]:
     """Jaccard index of every pair (a < b) that shares a shingle; the others have 0."""
-    owners: dict[int, list[int]] = {}
-    for row, held in enumerate(shingled):
-        for shingle in held:
-            owners.setdefault(shingle, []).append(row)
-    shared = Counter(
-        pair
-        for rows in owners.values()
-        if len(rows) > 1
-        for pair in itertools.combinations(rows, 2)
-    )
+    sizes = [len(held) for held in shingled]
+    every = np.fromiter(itertools.chain.from_iterable(shingled), np.int64, sum(sizes))
+    names, column = np.unique(every, return_inverse=True)
+    table = np.zeros((len(sizes), len(names)), dtype=np.float32)
+    table[np.repeat(np.arange(len(sizes)), sizes), column] = 1
+    shared = np.triu(table @ table.T, 1)
     return {
-        (a, b): count / (len(shingled[a]) + len(shingled[b]) - count)
-        for (a, b), count in shared.items()
+        (int(a), int(b)): float(shared[a, b] / (sizes[a] + sizes[b] - shared[a, b]))
+        for a, b in np.argwhere(shared)
     }
 
 
@@ -225,6 +222,7 @@ def named(source: str) -> Name:
     return Name(re.sub(r"-*/-*", "/", bare).strip("-/"), tuple(marks))
 
 
+@functools.lru_cache(maxsize=512)
 def facts(text: str) -> tuple[tuple[str, ...], int]:
     """What two like sentences can disagree in: numbers, in order of size, and how often denied."""
     folded = _folded(text)

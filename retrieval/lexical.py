@@ -13,7 +13,6 @@ match that often together; the best candidates are then scored by all terms.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -25,7 +24,7 @@ from retrieval.text import terms
 
 HEADING_WEIGHT = 1.6
 #: Matches scored per question, about, and candidates scored again by all terms.
-MATCHES, AGAIN = 8_000, 300
+MATCHES, AGAIN = 6_000, 150
 #: In a store of up to so many chunks every match is scored.
 LARGE = 20_000
 #: Okapi BM25 as FTS5 computes it.
@@ -90,48 +89,52 @@ def search(
     if allowed is not None:
         _let_see(connection, allowed)
         condition += "AND may_see(rowid) "
-    partly = len(chosen) < len(set(query))
+    left = [term for term in dict.fromkeys(query) if term not in set(chosen)]
     found = connection.execute(
         text(
             f"SELECT rowid, bm25(lexical, {HEADING_WEIGHT}, 1.0) AS score FROM lexical "
             f"WHERE lexical MATCH :match {condition}ORDER BY score, rowid LIMIT :k"
         ),
-        {"match": match, "k": max(k, AGAIN) if partly else k},
+        {"match": match, "k": max(k, AGAIN) if left else k},
     )
     scores = {int(key): -float(score) for key, score in found}
-    if partly:
-        scores = _by_all_terms(connection, query, scores)
+    if left and scores:
+        scores = _with(connection, left, scores)
         best = sorted(scores, key=lambda key: (-scores[key], key))[:k]
         scores = {key: scores[key] for key in best}
     return scores
 
 
-def _by_all_terms(
-    connection: Connection, query: Sequence[str], candidates: Iterable[int]
+def _with(
+    connection: Connection, more: Sequence[str], scores: dict[int, float]
 ) -> dict[int, float]:
-    """BM25 of each candidate over every term of the question, as FTS5 would give it."""
-    rows, tokens = _totals(connection)
-    counts = _frequencies(connection, query, _newest(connection))
-    rarities = {
-        term: max(math.log((rows - df + 0.5) / (df + 0.5)) if df < rows else 0.0, 1e-6)
+    """The BM25 scores with what further terms add to each, as FTS5 would give it."""
+    rows, total = _totals(connection)
+    counts = _frequencies(connection, more, _newest(connection))
+    rarities = [
+        (
+            f" {term} ",
+            max(math.log((rows - df + 0.5) / (df + 0.5)) if df < rows else 0.0, 1e-6) * (K1 + 1),
+        )
         for term, df in counts.items()
-    }
-    keys = ",".join(map(str, candidates))
+    ]
+    keys = ",".join(map(str, scores))
     stored = connection.exec_driver_sql(
         f"SELECT rowid, head, body FROM lexical WHERE rowid IN ({keys})"
     )
-    scores = {}
+    summed = {}
     for key, head, body in stored:
-        above, below = head.split(), body.split()
-        length = K1 * (1 - B + B * (len(above) + len(below)) * rows / max(tokens, 1))
-        inside: dict[str, float] = dict(Counter(filter(rarities.__contains__, below)))
-        for term in above:
-            if term in rarities:
-                inside[term] = inside.get(term, 0.0) + HEADING_WEIGHT
-        scores[int(key)] = sum(
-            rarities[term] * often * (K1 + 1) / (often + length) for term, often in inside.items()
-        )
-    return scores
+        # doubled spaces, because a term may follow upon itself
+        above, below = f" {head} ".replace(" ", "  "), f" {body} ".replace(" ", "  ")
+        tokens = sum(len(t) and t.count(" ") + 1 for t in (head, body))
+        length = K1 * (1 - B + B * tokens * rows / max(total, 1))
+        score = scores[key]
+        for term, worth in rarities:
+            often = HEADING_WEIGHT * above.count(term) + below.count(term)
+            if often:
+                score += worth * often / (often + length)
+        summed[int(key)] = score
+    return summed
 
 
 def _totals(connection: Connection) -> tuple[int, int]:

@@ -10,14 +10,14 @@ is configured, reads the best of what is left together with the question.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from retrieval import lexical, store_near
 from retrieval.config import SearchSettings
-from retrieval.embed.base import Vectors
 from retrieval.evidence import settle
 from retrieval.fuse import Weights, blend, fitted, fuse, minmax
 from retrieval.index.base import Mask
@@ -31,6 +31,8 @@ from retrieval.view import View
 OVERFETCH = 16
 #: Factor on the score of a passage that is not in the question's language.
 OTHER_LANGUAGE = 0.6
+#: Questions whose terms are searched at a time, beside their vectors.
+THREADS = 8
 #: Terms searched of a question that has nothing but function words: each is in half of all texts.
 HOLLOW_TERMS = 3
 
@@ -71,6 +73,7 @@ class Retriever:
         self._settings = settings
         self._reranker = reranker
         self._depth = depth
+        self._beside = ThreadPoolExecutor(THREADS, "lexical")
 
     def refresh(self) -> int:
         """Replay what was committed since the last call; returns the sequence now served."""
@@ -101,7 +104,8 @@ class Retriever:
         found = self.candidates(query, depth + len(exclude), mode=mode, scope=scope)
         weights = self._weights(view, query, mode)
         joined = _joined(found, weights, exclude)[: depth + OVERFETCH]
-        ranked = [(key, score, _stages(key, score, found)) for key, score in joined]
+        stages = _stages(found)
+        ranked = [(key, score, tuple(stages[key])) for key, score in joined]
         passages = self._store.passages(ranked, scope)
         if mode in ("reranked", "fused"):
             passages = _own_language_first(passages, language(query), found, weights)
@@ -118,16 +122,19 @@ class Retriever:
         view = self._serving.view(scope)
         allowed = view.allowed(scope)
         wanted = max(k, self._settings.candidates) + OVERFETCH
-        found: dict[int, float] = {}
-        if mode != "dense":
-            found = self._lexical(view, query, wanted, allowed)
         embedder = view.embedder
         if mode == "lexical" or embedder is None or not query.strip() or not embedder.reads(query):
-            return Candidates({}, found, frozenset())
+            words = {} if mode == "dense" else self._lexical(view, query, wanted, allowed)
+            return Candidates({}, words, frozenset())
+        # both sides spend their time outside Python, so they share it
+        asked = None
+        if mode != "dense":
+            asked = self._beside.submit(self._lexical, view, query, wanted, allowed)
         vector = embedder.embed([query], "query")
         near = view.search(vector, wanted, allowed)
-        missing = self._cosines(vector, embedder.id, [key for key in found if key not in near])
-        return Candidates({**missing, **near}, found, frozenset(near))
+        words = asked.result() if asked else {}
+        missing = view.cosines(vector, words.keys() - near)
+        return Candidates({**missing, **near}, words, frozenset(near))
 
     def around(self, passage: Passage) -> tuple[Passage | None, Passage | None]:
         """The passages before and after this one in its document, where there are such."""
@@ -161,15 +168,6 @@ class Retriever:
             terms = [terms[place] for _, place in sorted(known)[:most]]
         with self._store.read() as connection:
             return lexical.search(connection, terms, k, allowed)
-
-    def _cosines(self, vector: Vectors, embedder: str, ids: Sequence[int]) -> dict[int, float]:
-        """True cosines, by their stored vectors, of what only the lexical side found."""
-        if not ids:
-            return {}
-        with self._store.read() as connection:
-            keys, vectors = store_near.vectors_of(connection, ids, embedder, vector.shape[1])
-        scores = vectors @ vector[0]
-        return {key: float(np.clip(score, -1, 1)) for key, score in zip(keys, scores, strict=True)}
 
     def _weights(self, view: View, query: str, mode: Mode) -> Weights:
         if mode == "dense":
@@ -251,12 +249,13 @@ def _placed(passages: Sequence[Passage], stage: str) -> list[Passage]:
     ]
 
 
-def _stages(key: int, score: float, found: Candidates) -> tuple[Found, ...]:
-    """The stages that found a passage, each with its rank and score there; fused goes by later."""
-    stages = []
+def _stages(found: Candidates) -> dict[int, list[Found]]:
+    """The stages that found each candidate, with its rank and score there; fused goes by later."""
+    stages: dict[int, list[Found]] = defaultdict(list)
     dense: Mapping[int, float] = {near: found.dense[near] for near in found.near}
     for name, scores in (("dense", dense), ("lexical", found.lexical)):
-        if key in scores:
-            place = 1 + sum(1 for other in scores.values() if other > scores[key])
-            stages.append(Found(name, place, scores[key]))
-    return tuple(stages)
+        ordered = sorted(scores.values())
+        for key, score in scores.items():
+            place = 1 + len(ordered) - bisect_right(ordered, score)
+            stages[key].append(Found(name, place, score))
+    return stages

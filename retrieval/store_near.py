@@ -1,28 +1,11 @@
-"""Reading the store around what a search found: vectors of given chunks, and chunks beside one."""
+"""Reading the store around what a search found: the chunks beside one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import sqlalchemy as sa
 
-from retrieval.embed.base import Vectors
 from retrieval.schema import Passage
-from retrieval.store_log import decode
-from retrieval.store_tables import CHUNK, EMBEDDING, MODEL
-
-
-def vectors_of(
-    connection: sa.Connection, ids: Sequence[int], embedder: str, dim: int
-) -> tuple[list[int], Vectors]:
-    """Those of `ids` that have a vector of this encoder, and their vectors (n, dim), row by row."""
-    e = EMBEDDING.c
-    rows = connection.execute(
-        sa.select(e.chunk_id, e.vector)
-        .join(MODEL, MODEL.c.id == e.model_id)
-        .where(e.chunk_id.in_(ids), MODEL.c.name == embedder, sa.func.length(e.vector) > 0)
-    ).all()
-    return [row.chunk_id for row in rows], decode([row.vector for row in rows], dim)
+from retrieval.store_tables import CHUNK
 
 
 def beside(connection: sa.Connection, passage: Passage) -> tuple[int | None, int | None]:

@@ -7,6 +7,7 @@ began with, so no writer and no other query can change what it sees half-way.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -85,6 +86,16 @@ class View:
         )
         pairs = zip(ids[0], scores[0], strict=True)
         return {int(key): float(score) for key, score in pairs if key >= 0}
+
+    def cosines(self, vector: Vectors, ids: Iterable[int]) -> dict[int, float]:
+        """Cosines of the question, (1, dim), to those of `ids` that have vectors here."""
+        wanted: Ids = np.fromiter(ids, dtype=np.int64)
+        found: dict[int, float] = {}
+        for part in (self.base, *self.delta):
+            keys, vectors = part.stored(wanted)
+            scores = np.clip(vectors @ vector[0], -1, 1)
+            found |= zip(keys.tolist(), scores.tolist(), strict=True)
+        return found
 
     def after(self, ids: Ids, vectors: Vectors, removed: Ids) -> View:
         """With these vectors added and these ids gone; the counts are the caller's to set."""

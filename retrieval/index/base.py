@@ -52,6 +52,9 @@ class Index(Protocol):
         With `allowed`, only ids whose row is True are found; an id beyond its end is not.
         """
 
+    def stored(self, ids: Ids) -> tuple[Ids, Vectors]:
+        """Those of `ids` that are here, and their vectors (n, dim), row by row."""
+
     def save(self, folder: Path) -> tuple[str, ...]:
         """Write the index into an existing folder; returns the names of its files there.
 
@@ -75,6 +78,18 @@ def chosen(ids: Ids, allowed: Mask) -> Mask:
     mask = np.zeros(len(ids), dtype=bool)
     mask[inside] = allowed[ids[inside]]
     return mask
+
+
+def places(ids: Ids, wanted: Ids) -> tuple[Mask, Ids]:
+    """Which of `wanted` are in `ids`, (len(wanted),), and the rows of those."""
+    rows = np.minimum(np.searchsorted(ids, wanted), max(len(ids) - 1, 0))
+    inside = ids[rows] == wanted if len(ids) else np.zeros(len(wanted), dtype=bool)
+    # ids ascend, except where a chunk's vector came later than those of newer chunks
+    if not inside.all() and (ids[:-1] > ids[1:]).any():
+        order = np.argsort(ids)
+        inside, rows = places(ids[order], wanted)
+        return inside, order[rows]
+    return inside, rows[inside]
 
 
 def best(scores: Scores, ids: Ids, k: int) -> tuple[Scores, Ids]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from retrieval.embed.base import Vectors
-from retrieval.index.base import Ids, Mask, Scores, best, chosen, write_array
+from retrieval.index.base import Ids, Mask, Scores, best, chosen, places, write_array
 
 VECTORS, IDS = "vectors.npy", "ids.npy"
 
@@ -52,6 +52,11 @@ class Exact:
             keep = chosen(ids, allowed)
             ids, mine = ids[keep], mine[keep]
         return best(vectors @ mine.T, ids, k)
+
+    def stored(self, ids: Ids) -> tuple[Ids, Vectors]:
+        """Those of `ids` that are here, and their vectors (n, dim)."""
+        inside, rows = places(self._ids, ids)
+        return ids[inside], self.vectors[rows]
 
     def save(self, folder: Path) -> tuple[str, ...]:
         """Write the matrix and the ids."""

@@ -1,4 +1,4 @@
-"""Exact search by FAISS (IndexFlatIP). Right up to about 100,000 chunks."""
+"""Exact search by FAISS (IndexFlatIP). Right up to some 20,000 chunks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from retrieval.embed.base import Vectors
 from retrieval.index import _mapped
-from retrieval.index.base import Ids, Mask, Scores, chosen
+from retrieval.index.base import Ids, Mask, Scores, chosen, places
 
 #: Vectors turned into float32 at a time.
 BATCH = 50_000
@@ -59,6 +59,12 @@ class Flat:
         parameters = _mapped.only(None if allowed is None else chosen(self._ids, allowed))
         scores, rows = self._index.search(np.ascontiguousarray(vectors), k, params=parameters)
         return scores, np.where(rows < 0, -1, self._ids[rows])
+
+    def stored(self, ids: Ids) -> tuple[Ids, Vectors]:
+        """Those of `ids` that are here, and their vectors (n, dim)."""
+        inside, rows = places(self._ids, ids)
+        found: Vectors = self._index.reconstruct_batch(rows)
+        return ids[inside], found
 
     def save(self, folder: Path) -> tuple[str, ...]:
         """Write the vectors and their ids."""

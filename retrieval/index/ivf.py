@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from retrieval.embed.base import Vectors
 from retrieval.index import _mapped
-from retrieval.index.base import Ids, Mask, Scores, best, chosen
+from retrieval.index.base import Ids, Mask, Scores, best, chosen, places
 
 VECTORS = "vectors.f16"
 #: Fewer vectors than this are not worth lists of their own.
@@ -121,6 +121,11 @@ class Inverted:
         stored = self._vectors[np.maximum(near, 0)].astype(np.float32)
         scores = np.einsum("nd,ncd->nc", vectors, stored)
         return best(np.where(near < 0, -np.inf, scores).astype(np.float32), ids, k)
+
+    def stored(self, ids: Ids) -> tuple[Ids, Vectors]:
+        """Those of `ids` that are here, and their vectors (n, dim)."""
+        inside, rows = places(self._ids, ids)
+        return ids[inside], self._vectors[rows].astype(np.float32)
 
     def save(self, folder: Path) -> tuple[str, ...]:
         """Write lists, ids and vectors; vectors that lie there already are left as they are."""

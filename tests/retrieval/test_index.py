@@ -72,6 +72,20 @@ def test_a_vector_finds_itself(name: str) -> None:
     assert 107 not in index.search(vectors[7:8], 20)[1]
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_stored_vectors_come_back(name: str) -> None:
+    """Known ids give their vectors in the order asked for, even one added late; others none."""
+    vectors = unit(np.random.default_rng(2), 9)
+    ids = np.array([2, 4, 6, 9, 12, 15, 20, 3, 30], dtype=np.int64)
+    index = fresh(name)
+    index.add(ids[:6], vectors[:6])
+    index.add(ids[6:], vectors[6:])
+    keys, found = index.stored(np.array([20, 3, 7, 31, 4], dtype=np.int64))
+    assert keys.tolist() == [20, 3, 4]
+    assert np.allclose(found, vectors[[6, 7, 1]], atol=2e-3)  # some keep float16
+    assert len(fresh(name).stored(ids)[0]) == 0
+
+
 def clustered(seed: int, rows: int, dim: int) -> Vectors:
     """Return unit vectors in clusters, as text gives."""
     rng = np.random.default_rng(seed)

@@ -168,8 +168,12 @@ def test_common_words_cost_little_in_a_large_store(tmp_path: Path) -> None:
     with engine.begin() as connection:
         for statement in lexical.CREATE:
             connection.execute(sa.text(statement))
-        rows = ((key, "rare common" if key % 1_000 == 0 else "common") for key in range(1, total))
-        insert = "INSERT INTO lexical(rowid, head, body) VALUES (?, '', ?)"
+        rows = (
+            (key, "common" if key % 3_000 == 0 else "", text)
+            for key in range(1, total)
+            for text in ("common other common common rare" if key % 1_000 == 0 else "common",)
+        )
+        insert = "INSERT INTO lexical(rowid, head, body) VALUES (?, ?, ?)"
         connection.exec_driver_sql(insert, list(rows))
         found = lexical.search(connection, ["common", "rare", "absent"], 1_000)
         assert set(found) == set(range(1_000, total, 1_000))

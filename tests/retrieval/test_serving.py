@@ -150,8 +150,8 @@ def test_a_pinned_view_does_not_change(store: Store) -> None:
 
 
 def test_auto_chooses_by_size() -> None:
-    """Up to 100,000 vectors every one is compared; beyond, the nearest lists are."""
-    assert [backend_name("auto", n) for n in (0, 100_000, 100_001)] == ["flat", "flat", "ivf"]
+    """Up to 20,000 vectors every one is compared; beyond, the nearest lists are."""
+    assert [backend_name("auto", n) for n in (0, 20_000, 20_001)] == ["flat", "flat", "ivf"]
     assert backend_name("exact", 10**7) == "exact"
 
 
