@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import html
 import json
+import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,16 @@ def left_out(questions: Iterable[Question]) -> frozenset[str]:
 def answerable(questions: Sequence[Question]) -> list[Question]:
     """Those with an answer in their context."""
     return [q for q in questions if not q.impossible and q.answers]
+
+
+def sample(questions: Sequence[Sequence[Question]], count: int, seed: int) -> list[Question]:
+    """At most `count` questions, as many of each file as of the others while they last."""
+    dice = random.Random(seed)
+    found: list[Question] = []
+    for number, rows in enumerate(sorted(questions, key=len)):
+        share = (count - len(found)) // (len(questions) - number)
+        found += dice.sample(rows, min(share, len(rows)))
+    return found
 
 
 def _question(row: object) -> Question:

@@ -8,7 +8,8 @@ articles left out (those questions are not). Both by L-BFGS with an L2 penalty; 
 deterministic with the seed.
 
 Data, train-allowed and unseen by encoder and reranker, whose scores would else be trusted too much:
-English squadshifts/new_wiki (test split), Chinese drcd/test. The files that `bench.answers` reports
+English squadshifts/new_wiki (test split), Chinese drcd/test and
+cmrc2018/trial (test split). The files that `bench.answers` reports
 on are not among them.
 """
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from assistant.config import Settings
-from assistant.fit.base import Question, answerable, fill, left_out, read
+from assistant.fit.base import Question, answerable, fill, left_out, read, sample
 from assistant.policy._ranker import (
     ANSWERABLE,
     FEATURES,
@@ -45,7 +45,7 @@ Marks = NDArray[np.bool_]
 
 FILES = {
     "en": ("squadshifts/new_wiki.jsonl.gz",),
-    "zh": ("drcd/test.jsonl.gz",),
+    "zh": ("drcd/test.jsonl.gz", "cmrc2018/trial.jsonl.gz"),
 }
 SEED = 7
 #: Questions of each set, where no other number is asked for.
@@ -77,8 +77,9 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
         reader = build_reranker(chosen.retrieval)
         languages = {}
         for tongue, names in FILES.items():
-            questions = [q for name in names for q in answerable(read(data / name))]
-            questions = [q for q in questions if q.split != "train"]
+            questions = [
+                [q for q in answerable(read(data / name)) if q.split != "train"] for name in names
+            ]
             whole = list(_examples(questions, limit, chosen, absent=False))
             yield f"{backend}, {tongue}: {len(whole)} questions with the whole base"
             half = list(_examples(questions, limit, chosen, absent=True))
@@ -146,13 +147,13 @@ def fit(whole: list[Example], half: list[Example]) -> tuple[dict[str, list[float
 
 
 def _examples(
-    questions: list[Question], limit: int, settings: Settings, absent: bool
+    files: list[list[Question]], limit: int, settings: Settings, absent: bool
 ) -> Iterator[Example]:
     """With `absent`, half of the articles are not in the base; only their questions count."""
+    questions = [q for rows in files for q in rows]
     gone = left_out(questions) if absent else frozenset()
-    asked = [q for q in questions if q.title in gone] if absent else questions
     kept = [q for q in questions if q.title not in gone]
-    asked = random.Random(SEED).sample(asked, min(limit, len(asked)))
+    asked = sample([[q for q in r if not absent or q.title in gone] for r in files], limit, SEED)
     folder = Path(tempfile.mkdtemp(prefix="plumbline-fit-"))
     knowledge = open_knowledge(folder / "home", settings.retrieval)
     try:
@@ -227,7 +228,8 @@ def _card(revision: str, limit: int, report: list[str]) -> str:
             f"--limit {limit}` (seed {SEED}).",
             "",
             "Data: squadshifts/new_wiki, test split (CC BY 4.0; text Wikipedia, CC BY-SA), "
-            "DRCD test (CC BY-SA 3.0): rows that encoder and reranker have not seen. The weights "
+            "DRCD test (CC BY-SA 3.0), CMRC 2018 trial, test split (CC BY-SA 4.0): rows that "
+            "encoder and reranker have not seen. The weights "
             "are a few dozen numbers; no text is in them.",
             "",
             *report,

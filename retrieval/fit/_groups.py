@@ -1,8 +1,8 @@
 """What the reranker learns from: a question, a text that answers it, and texts that seem to.
 
 The wrong ones are what our own first stage brings for the question and what holds no gold answer.
-Candidates are passages in one group and sentences in another, in both languages; in some the
-question is in one language and the text in the other.
+Candidates are passages in one group and sentences in another, in both languages. Where a question
+was translated, its groups come again with the question in the other language.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import json
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,16 +68,24 @@ def rows(data: Path) -> dict[str, list[Row]]:
 
 
 def groups(
-    pools: dict[str, list[Row]], pairs: Sequence[Pair], settings: RetrievalSettings, seed: int
+    pools: dict[str, list[Row]],
+    pairs: Sequence[Pair],
+    translated: Mapping[str, str],
+    settings: RetrievalSettings,
+    seed: int,
 ) -> Iterator[Group]:
-    """All groups, pool by pool."""
+    """All groups, pool by pool; a question that is in `translated` comes in both languages."""
     for name, found in pools.items():
-        yield from _pool(found, settings, random.Random(f"{seed}{name}"), name == "chinese")
+        dice = random.Random(f"{seed}{name}")
+        for group in _pool(found, settings, dice):
+            yield _written(group, dice) if name == "chinese" else group
+            if group.question in translated:
+                yield replace(group, question=translated[group.question])
     yield from _crossed(pairs, random.Random(seed))
 
 
 def _pool(
-    found: Sequence[Row], settings: RetrievalSettings, dice: random.Random, chinese: bool
+    found: Sequence[Row], settings: RetrievalSettings, dice: random.Random
 ) -> Iterator[Group]:
     embedder = menu.load("retrieval.embed", settings.embed.backend).build(settings.embed)
     contexts = {row.context: row.title for row in found}
@@ -108,10 +116,10 @@ def _pool(
                 (presented(row.title, (), text), *dice.sample([*texts], min(WRONG, len(texts)))),
             )
             if len(group.texts) == 1 + WRONG:
-                yield _written(group, dice, chinese)
+                yield group
             by_sentence = _by_sentence(row, list(texts.values()), dice)
             if by_sentence is not None:
-                yield _written(by_sentence, dice, chinese)
+                yield by_sentence
     finally:
         store.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -153,9 +161,9 @@ def _crossed(pairs: Sequence[Pair], dice: random.Random) -> Iterator[Group]:
                 yield Group(right.zh, tuple(p.en for p in (right, *wrong)))
 
 
-def _written(group: Group, dice: random.Random, chinese: bool) -> Group:
+def _written(group: Group, dice: random.Random) -> Group:
     """Half of the Chinese groups in simplified characters: questions come in either."""
-    if not chinese or dice.random() < 0.5:
+    if dice.random() < 0.5:
         return group
     return Group(simplified(group.question), tuple(simplified(t) for t in group.texts))
 

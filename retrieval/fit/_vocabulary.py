@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import opencc
@@ -33,6 +33,8 @@ _WORD = re.compile(r"[a-z]+")
 ROUNDS, TRANSLATIONS, LEAST = 6, 4, 0.06
 #: A token seen in fewer pairs than this starts from its distribution instead.
 ALIGNED = 6
+#: How many alignments the glossary's first translation counts for; the next count half.
+TOLD = 20.0
 WINDOW, DIMENSIONS, RIDGE = 5, 256, 3.0
 
 
@@ -76,6 +78,7 @@ def spelled(tokens: Sequence[str]) -> list[str]:
 def start(
     pairs: Sequence[tuple[str, str]],
     texts: Iterable[str],
+    meant: Mapping[str, Sequence[str]],
     tokenizer: Tokenizer,
     base: Rows,
     seed: int,
@@ -85,11 +88,13 @@ def start(
     Args:
         pairs: (English, Chinese) parallel text.
         texts: Chinese text, for the distributions.
+        meant: words and their translations, the most general first.
         base: the English rows, (vocabulary, width).
     """
     first = len(base)
     count = max(tokenizer.get_vocab().values()) + 1 - first
     aligned, mass = _translated(pairs, tokenizer, base, count)
+    aligned, mass = _told(meant, tokenizer, base, aligned, mass)
     space = _space(texts, tokenizer, first, count, seed)
     known = (mass >= ALIGNED) & (np.abs(space).sum(1) > 0)
     weights = np.minimum(mass[known], 50.0)[:, None]
@@ -168,6 +173,30 @@ def _rows(
             rows[row] /= share.sum()
             mass[row] = share.sum()
     return rows.astype(np.float32), mass
+
+
+def _told(
+    meant: Mapping[str, Sequence[str]],
+    tokenizer: Tokenizer,
+    base: Rows,
+    aligned: Rows,
+    mass: NDArray[np.float64],
+) -> tuple[Rows, NDArray[np.float64]]:
+    """The rows and their weights with what the glossary says of them."""
+    rows, weights = aligned.copy(), mass.copy()
+    for word, translations in meant.items():
+        token = tokenizer.token_to_id(word)
+        if token is None or token < len(base):
+            continue
+        pieces = [e.ids for e in tokenizer.encode_batch([*translations], add_special_tokens=False)]
+        shares = TOLD * 0.5 ** np.arange(len(pieces))
+        own = float(np.clip(mass[token - len(base)], 0, 2 * TOLD))
+        total = own * aligned[token - len(base)]
+        for share, ids in zip(shares, pieces, strict=True):
+            total = total + share * base[ids].mean(0)
+        rows[token - len(base)] = total / (own + shares.sum())
+        weights[token - len(base)] = own + shares.sum()
+    return rows, weights
 
 
 def _space(

@@ -8,7 +8,8 @@ hold, and where the wrong texts come from, is said in `_groups`.
 
 Checkpoints and groups are kept in .runs/rerank; an interrupted run goes on from there. Data, all
 train-allowed: qa/squadshifts (train split), qa/pubmedqa, qa/covidqa, qa/clapnq (train answers),
-sft/lfrqa, qa/drcd/dev, qa/cmrc2018/trial, and the parallel pairs of `train encoder`.
+sft/lfrqa, qa/drcd/dev, qa/cmrc2018/trial, the parallel pairs of `train encoder`, and the translated
+questions of asked.tsv.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from retrieval.config import RetrievalSettings
 from retrieval.embed import _weights
 from retrieval.errors import ModelNotFound
 from retrieval.fit._checkpoint import cosine, resume, save
+from retrieval.fit._glossary import asked
 from retrieval.fit._groups import WRONG, Group, groups, rows
 from retrieval.fit._student import LowRank, by_length, halves, plain, precision, write
 from retrieval.fit.encoder import WORK as ENCODER_WORK
@@ -240,7 +242,10 @@ def _collected(
     path = WORK / "groups.jsonl"
     if not path.exists():
         found = []
-        for group in groups(rows(data), mined(data, ENCODER_WORK), settings, plan.seed):
+        both = [(row.en, row.zh) for row in asked(data)]
+        translated = dict(both) | {zh: en for en, zh in both}
+        pairs = mined(data, ENCODER_WORK)
+        for group in groups(rows(data), pairs, translated, settings, plan.seed):
             found.append(json.dumps(astuple(group), ensure_ascii=False))
             if len(found) % 1000 == 0:
                 yield f"{len(found)} groups"

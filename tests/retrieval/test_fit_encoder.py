@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from retrieval.embed.base import Vectors
 from retrieval.embed.minilm import MiniLM
 from retrieval.errors import ModelNotFound, ModelUntrusted
 from retrieval.fit import encoder, rerank
-from retrieval.fit._corpus import Corpus
+from retrieval.fit._corpus import Corpus, Crossed, crossed, held_out
+from retrieval.fit._glossary import Asked, Switch, glossary, terms
 from retrieval.fit._groups import Group
 from retrieval.fit._pairs import Pair, align, merged
 from retrieval.fit._student import Student, batch
@@ -47,8 +49,18 @@ def corpus() -> Corpus:
     teacher = np.random.default_rng(2).normal(size=(len(pairs), _weights.DIM))
     teacher /= np.linalg.norm(teacher, axis=1, keepdims=True)
     questions = [(z, z * 2) for z in CHINESE * 4]
-    found = Corpus(pairs, teacher.astype(np.float16), questions, [n % 3 for n in range(12)], 6)
+    teachers = teacher.astype(np.float16)
+    found = Corpus(pairs, 24, teachers, questions, [n % 3 for n in range(12)], 6)
     found.held_pairs, found.held_questions = [0, 1, 2], [0, 1]
+    return found
+
+
+def across() -> Crossed:
+    """Return three questions each way, with random vectors for what is English."""
+    made = np.random.default_rng(4).normal(size=(3, _weights.DIM)).astype(np.float32)
+    asked = [(text, place) for place, text in enumerate(CHINESE)]
+    found = Crossed(asked, made, [text * 3 for text in CHINESE], made)
+    found.held_asked, found.held_read = [0], [0]
     return found
 
 
@@ -106,11 +118,62 @@ def test_rows_start_at_their_translation() -> None:
     ]
     base = _weights.english()[_weights.EMBEDDINGS]
     texts = ["猫睡", "狗跑", "猫跑", "狗睡"] * 40
-    found = start(said * 8, texts, tokenizer, base, 3)
+    found = start(said * 8, texts, {}, tokenizer, base, 3)
     cat = base[tokenizer.encode("cat", add_special_tokens=False).ids[0]]
     cosines = found @ cat / np.linalg.norm(found, axis=1) / np.linalg.norm(cat)
     assert cosines.argmax() == 0
     assert cosines[0] > 0.9
+
+
+def test_rows_start_where_the_glossary_says() -> None:
+    """A word the pairs lack starts at its first translation; many alignments outweigh it."""
+    lines = spelled(["猫", "狗", "国王"])
+    tokenizer = _weights.tokenizer(_weights.spellings(lines))
+    base = _weights.english()[_weights.EMBEDDINGS]
+    said = [("cat", "猫"), ("dog", "狗")] * 300
+    meant = {"国王": ("king", "monarch"), "猫": ("stone",)}
+    found = start(said, ["猫狗国王"] * 40, meant, tokenizer, base, 3)
+    for row, word in enumerate(("cat", "dog", "king")):
+        there = base[tokenizer.encode(word, add_special_tokens=False).ids[0]]
+        cosines = found @ there / np.linalg.norm(found, axis=1) / np.linalg.norm(there)
+        assert cosines.argmax() == row
+
+
+def test_the_glossary_is_whole() -> None:
+    """Every line has a Chinese word and translations in Latin letters; no word comes twice."""
+    words = glossary()
+    lines = (Path(encoder.__file__).parent / "glossary.tsv").read_text(encoding="utf-8")
+    assert len(words) == lines.count("\n") > 20_000
+    for word, meant in words.items():
+        assert all("\u3400" <= character <= "\u9fff" for character in word)
+        assert meant
+        assert all(text.isascii() and text.strip() == text != "" for text in meant)
+    assert {pair.en for pair in terms({"国王": ("king", "monarch")})} == {"king", "monarch"}
+
+
+def test_words_are_exchanged() -> None:
+    """The longest translation wins, inflected forms count, and the rest is left as it was."""
+    switch = Switch({"国王": ("king",), "城堡": ("castle",), "北京": ("Beijing", "Peking")})
+    switch_of_two = Switch({"机器": ("machine",), "机器学习": ("machine learning",)})
+    dice = random.Random(1)
+    assert switch("The kings built castles in Beijing.", 1.0, dice) == "国王 built 城堡在北京。"
+    assert switch_of_two("Machine learning needs machines", 1.0, dice) == "机器学习 needs 机器"
+    assert switch("The kings built castles.", 0.0, dice) == "The kings built castles."
+
+
+def test_held_out_passages_are_not_trained_on() -> None:
+    """A question about a held-out passage, in either language, is for checking only."""
+    texts = [f"passage {n}" for n in range(200)]
+    rows = [Asked("who", "谁", lang, text) for text in texts for lang in ("en", "zh")]
+    found = crossed(rows, lambda texts: np.zeros((len(texts), 4), dtype=np.float32))
+    held = [text for text in texts if held_out(text)]
+    assert 0 < len(held) < 60
+    assert [texts[found.asked[i][1]] for i in found.held_asked] == held
+    assert [found.read[i] for i in found.held_read] == held
+    asked, read = found.rows(1000, np.random.default_rng(0))
+    assert not set(asked) & set(found.held_asked)
+    assert not set(read) & set(found.held_read)
+    assert len(asked) == len(read) == 200 - len(held)
 
 
 def test_the_student_starts_as_the_encoder() -> None:
@@ -131,11 +194,18 @@ def minilm_vectors(texts: list[str]) -> Vectors:
 def trained(steps: int, work: Path, stop: int | None = None) -> tuple[Student, list[str]]:
     """Train a student for `steps`, its checkpoint in `work`."""
     plan = encoder.Plan(
-        steps=steps, pairs=8, questions=2, distractors=4, every=2, save_every=1, check_every=2
+        steps=steps,
+        pairs=16,
+        questions=2,
+        crossed=2,
+        distractors=4,
+        every=2,
+        save_every=1,
+        check_every=2,
     )
     made = student()
     tokenizer = _weights.tokenizer(_weights.spellings(spelled(TOKENS)))
-    trainer = encoder.Trainer(corpus(), made, tokenizer, plan, "cpu")
+    trainer = encoder.Trainer(corpus(), across(), made, tokenizer, plan, "cpu")
     lines = []
     for line in trainer.run():
         lines.append(line)
