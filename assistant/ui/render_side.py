@@ -49,12 +49,18 @@ def shelf(status: IndexStatus, language: Language, note: str = "") -> str:
 
 
 def summary_line(status: IndexStatus, language: Language) -> str:
-    """One line for the top of the page: how much is known, and whether it is current."""
+    """One line for the top of the page: how much is known, and whether it is current and sound."""
     lag = max(0, status.sequence - status.served)
-    fresh = count(language, "lagging", lag) if lag else say(language, "fresh")
-    state = "pl-lagging" if lag else "pl-fresh"
+    if status.switching:
+        fresh = say(language, "switching", share=f"{status.switched:.0%}")
+    elif status.health:
+        fresh = say(language, "unsound")
+    else:
+        fresh = count(language, "lagging", lag) if lag else say(language, "fresh")
+    state = "pl-lagging" if lag or status.switching or status.health else "pl-fresh"
+    why = f' title="{escape(status.health)}"' if status.health else ""
     return page(
-        f'<div class="pl-status {state}"><span class="pl-dot" aria-hidden="true"></span>'
+        f'<div class="pl-status {state}"{why}><span class="pl-dot" aria-hidden="true"></span>'
         f"{escape(count(language, 'documents', status.documents))} · {escape(fresh)}</div>"
     )
 

@@ -15,6 +15,8 @@ ENGLISH: dict[str, str] = {
     "fresh": "up to date",
     "lagging": "{n} changes still being indexed",
     "lagging_one": "{n} change still being indexed",
+    "switching": "vectors are being made anew: {share}",
+    "unsound": "search by meaning is impaired, search by words works",
     "unknown": "unknown",
     "never": "never",
     "ago_now": "just now",

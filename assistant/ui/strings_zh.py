@@ -15,6 +15,8 @@ CHINESE: dict[str, str] = {
     "fresh": "已是最新",
     "lagging": "还有 {n} 处改动正在建立索引",
     "lagging_one": "还有 {n} 处改动正在建立索引",
+    "switching": "正在重新生成向量：{share}",
+    "unsound": "语义检索暂时受限，关键词检索正常",
     "unknown": "未知",
     "never": "从未",
     "ago_now": "刚刚",

@@ -304,3 +304,20 @@ def test_sessions_are_grouped_by_day_newest_first() -> None:
     order = [words.index(w) for w in ("Today", "new", "Yesterday", "mid", "Earlier", "old")]
     assert order == sorted(order)
     assert "void" not in words
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_status_line_tells_what_is_wrong(language: Language) -> None:
+    """Sound and current is one state; lagging, being rebuilt and unsound are told apart."""
+    sound = IndexStatus(2, 3, 5, 5, "e", ())
+    others = (
+        replace(sound, served=4),
+        replace(sound, switching="new", switched=0.25),
+        replace(sound, health='<b>"disk" full</b>'),
+    )
+    lines = [render_side.summary_line(status, language) for status in (sound, *others)]
+    assert len(set(lines)) == 4
+    assert ["pl-fresh" in line for line in lines] == [True, False, False, False]
+    assert "25%" in lines[2]
+    assert "full" in lines[3]
+    assert "<b>" not in lines[3]
