@@ -30,7 +30,7 @@ class Network:
 
         Args:
             weights: the network's arrays by their usual names.
-            head: None for sentence vectors; an array (DIM,) scores the first token instead.
+            head: None for sentence vectors; an array (DIM, n) gives n scores of the first token.
             dtype: auto, float32 or bfloat16.
         """
         core = ov.Core()
@@ -104,7 +104,7 @@ def _graph(weights: Weights, head: Array | None) -> Any:
         result = _pooled(hidden, mask)
     else:
         first = op.gather(hidden, _scalar(0), _ints(1))
-        result = op.matmul(first, op.constant(head.reshape(DIM, 1)), False, False)
+        result = op.matmul(first, op.constant(head.reshape(DIM, -1)), False, False)
     return ov.Model([result], [ids, mask], "encoder")
 
 

@@ -33,7 +33,8 @@ def network(
 
     Args:
         weights: its arrays by their usual names.
-        head: None for sentence vectors, an array (width,) to score the first token instead.
+        head: None for sentence vectors, an array (width, n) for n scores of the
+            first token instead.
         runtime: torch, openvino, or auto: OpenVINO where it is installed and the device is the
             processor. Measured (`python -m bench.encode`): there it is faster for one query and
             for batches, on processors with and without bfloat16 tiles.

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import BertConfig, BertModel
 
-from retrieval.embed._weights import EMBEDDINGS, Array, Weights, packaged
+from retrieval.embed._weights import DIM, EMBEDDINGS, Array, Weights, packaged
 
 Ids = NDArray[np.int64]
 
@@ -22,7 +22,7 @@ class Network:
 
         Args:
             weights: the network's arrays by their usual names.
-            head: None for sentence vectors; an array (DIM,) scores the first token instead.
+            head: None for sentence vectors; an array (DIM, n) gives n scores of the first token.
             device: a torch device.
             dtype: auto, float32 or bfloat16.
         """
@@ -34,7 +34,7 @@ class Network:
         self._device = device
         torch.nn.Module.to(self._model, device=device, dtype=_dtype(dtype, device))
         self._model.train(False)
-        self._head = None if head is None else torch.from_numpy(head).to(device)
+        self._head = None if head is None else torch.from_numpy(head.reshape(DIM, -1)).to(device)
 
     def run(self, batches: Sequence[tuple[Ids, Ids]]) -> list[Array]:
         """One result for each (ids, mask), both (n, length), in order."""
@@ -46,7 +46,7 @@ class Network:
         rows = torch.from_numpy(ids).to(self._device)
         hidden = self._model(input_ids=rows, attention_mask=seen).last_hidden_state
         if self._head is not None:
-            return np.asarray((hidden[:, 0].float() @ self._head).cpu().numpy())[:, None]
+            return np.asarray((hidden[:, 0].float() @ self._head).cpu().numpy())
         weight = seen.unsqueeze(-1).to(hidden.dtype)
         pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
         found = torch.nn.functional.normalize(pooled.float(), dim=1)
