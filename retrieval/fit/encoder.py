@@ -8,8 +8,8 @@
    negatives and further English vectors as distractors, plus the cosine itself.
 3. Half of every step's pairs are general text with Chinese words put in, terms, and questions in
    both languages (`_glossary`), because the parallel text is technical.
-4. Every fifth step is contrastive on Chinese questions and passages with hard negatives mined by
-   the student itself, so that it also ranks within Chinese. The title of a passage and the first
+4. Every fifth step is contrastive on Chinese questions and passages, so that it also ranks within
+   Chinese. The title of a passage and the first
    sentence of a paragraph stand in as further questions. Questions in one language about passages
    in the other are part of the same step.
 
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -37,9 +36,9 @@ from torch import Tensor, nn
 from retrieval.config import RetrievalSettings
 from retrieval.embed import _weights, minilm
 from retrieval.embed.base import Embedder
-from retrieval.fit._checkpoint import cosine, resume, save
 from retrieval.fit._corpus import Corpus, Crossed, chinese_texts, crossed, held_out, questions
 from retrieval.fit._glossary import asked, glossary, switched, terms
+from retrieval.fit._loop import Loop
 from retrieval.fit._pairs import Pair, merged, mine
 from retrieval.fit._student import Student, halves, precision, vectors, write
 from retrieval.fit._vocabulary import LONGEST, choose, spelled, start
@@ -210,7 +209,7 @@ class Trainer:
         device: str,
     ) -> None:
         self._corpus, self._across, self._student, self._plan = corpus, across, student, plan
-        self._device, self._path = device, WORK / "checkpoint.safetensors"
+        self._device = device
         self._zh = _encode(tokenizer, [p.zh for p in corpus.pairs], plan.tokens)
         self._teacher = torch.from_numpy(corpus.teacher).to(device)
         self._questions = _encode(tokenizer, [q for q, _ in corpus.questions], plan.tokens)
@@ -219,45 +218,17 @@ class Trainer:
         self._read = _encode(tokenizer, across.read, plan.passage_tokens)
         self._english = torch.from_numpy(across.passages).to(device)
         self._asking = torch.from_numpy(across.questions).to(device)
-        self.negatives: NDArray[np.int64] | None = None
-        change = [*student.change.parameters()]
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": change, "lr": plan.rate, "weight_decay": 0.01},
-                {"params": [student.rows], "lr": plan.rows_rate, "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.98),
-        )
-        self.step = resume(self._path, student, self._optimizer)
+        parts = [([*student.change.parameters()], plan.rate, 0.01)]
+        parts.append(([student.rows], plan.rows_rate, 0.0))
+        self.loop = Loop(student, parts, plan, WORK / "checkpoint.safetensors")
 
     def run(self) -> Iterator[str]:
         """Train to the end; yields lines to show."""
-        plan, began, first = self._plan, time.monotonic(), self.step
-        total: list[float] = []
-        while self.step < plan.steps:
-            self._rate()
-            contrastive = (
-                self.step >= plan.contrast_from * plan.steps and self.step % plan.every == 0
-            )
-            loss = self._contrast() if contrastive else self._distil()
-            self._optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(self._student.parameters(), 1.0)
-            self._optimizer.step()
-            self.step += 1
-            if not contrastive or not total:
-                total.append(float(loss.detach()))
-            if self.step % plan.save_every == 0 or self.step == plan.steps:
-                save(self._path, self._student, self._optimizer, self.step)
-                pace = (time.monotonic() - began) / (self.step - first)
-                left = pace * (plan.steps - self.step) / 60
-                yield (
-                    f"step {self.step}/{plan.steps}, loss {np.mean(total):.3f}, "
-                    f"{pace:.2f} s a step, {left:.0f} min left"
-                )
-                total = []
-            if self.step % plan.check_every == 0 or self.step == plan.steps:
-                yield f"  {self.check()}"
+        yield from self.loop.run(self._loss, self.check)
+
+    def _loss(self, step: int) -> Tensor:
+        begun = step >= self._plan.contrast_from * self._plan.steps
+        return self._contrast() if begun and step % self._plan.every == 0 else self._distil()
 
     def check(self) -> str:
         """Retrieval on held-out pairs and questions."""
@@ -292,10 +263,10 @@ class Trainer:
 
     def _distil(self) -> Tensor:
         plan, device = self._plan, self._device
-        rows = self._corpus.batch(self.step, plan.pairs, plan.seed)
+        rows = self._corpus.batch(self.loop.step, plan.pairs, plan.seed)
         student = vectors(self._student, [self._zh[i] for i in rows], device, PARTS)
         target = self._teacher[torch.from_numpy(rows)].float()
-        random = np.random.default_rng((plan.seed, self.step, 1))
+        random = np.random.default_rng((plan.seed, self.loop.step, 1))
         more = random.integers(0, len(self._teacher), plan.distractors)
         wide = torch.cat([target, self._teacher[torch.from_numpy(more)].float()])
         # what says the same in English is no negative
@@ -312,19 +283,13 @@ class Trainer:
 
     def _contrast(self) -> Tensor:
         plan, device, corpus = self._plan, self._device, self._corpus
-        random = np.random.default_rng((plan.seed, self.step, 2))
+        random = np.random.default_rng((plan.seed, self.loop.step, 2))
         rows = corpus.question_batch(random, plan.questions)
-        others = (
-            rows
-            if self.negatives is None
-            else [int(random.choice(self.negatives[i])) for i in rows]
-        )
         questions = vectors(self._student, [self._questions[i] for i in rows], device, 1)
-        keys = [*rows, *others] if self.negatives is not None else [*rows]
-        passages = vectors(self._student, [self._passages[i] for i in keys], device, PARTS)
+        passages = vectors(self._student, [self._passages[i] for i in rows], device, PARTS)
         scores = (questions @ passages.T) / plan.temperature
-        place = torch.tensor([corpus.place[i] for i in keys])
-        same = (place[: len(rows), None] == place[None, :]).to(device)
+        place = torch.tensor([corpus.place[i] for i in rows])
+        same = (place[:, None] == place[None, :]).to(device)
         right = torch.arange(len(rows), device=device)
         own = torch.zeros_like(same)
         own[right, right] = True
@@ -347,14 +312,6 @@ class Trainer:
         scores = scores.masked_fill(twice & ~own, -1e4)
         right = torch.arange(len(read), device=device)
         return loss + nn.functional.cross_entropy(scores, right)
-
-    def _rate(self) -> None:
-        plan = self._plan
-        factor = cosine(self.step, plan.steps, plan.warmup)
-        for group, rate in zip(
-            self._optimizer.param_groups, (plan.rate, plan.rows_rate), strict=True
-        ):
-            group["lr"] = rate * factor
 
 
 def _encode(tokenizer: Tokenizer, texts: Sequence[str], limit: int) -> Ids:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -31,9 +30,9 @@ from torch.func import functional_call
 from retrieval.config import RetrievalSettings
 from retrieval.embed import _weights
 from retrieval.errors import ModelNotFound
-from retrieval.fit._checkpoint import cosine, resume, save
 from retrieval.fit._glossary import asked
 from retrieval.fit._groups import WRONG, Group, groups, rows
+from retrieval.fit._loop import Loop
 from retrieval.fit._student import LowRank, by_length, halves, plain, precision, write
 from retrieval.fit.encoder import WORK as ENCODER_WORK
 from retrieval.fit.encoder import mined
@@ -142,44 +141,13 @@ class Trainer:
         order = np.random.default_rng(plan.seed).permutation(len(found))
         self._held = [found[i] for i in order[: plan.held]]
         self._groups = [found[i] for i in order[plan.held :]]
-        self._path = WORK / "checkpoint.safetensors"
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": [*scorer.change.parameters()], "lr": plan.rate, "weight_decay": 0.01},
-                {"params": [scorer.head], "lr": plan.head_rate, "weight_decay": 0.0},
-            ],
-            betas=(0.9, 0.98),
-        )
-        self.step = resume(self._path, scorer, self._optimizer)
+        parts = [([*scorer.change.parameters()], plan.rate, 0.01)]
+        parts.append(([scorer.head], plan.head_rate, 0.0))
+        self._loop = Loop(scorer, parts, plan, WORK / "checkpoint.safetensors")
 
     def run(self) -> Iterator[str]:
         """Train to the end; yields lines to show."""
-        plan, began, first = self._plan, time.monotonic(), self.step
-        losses: list[float] = []
-        while self.step < plan.steps:
-            factor = cosine(self.step, plan.steps, plan.warmup)
-            for part, rate in zip(
-                self._optimizer.param_groups, (plan.rate, plan.head_rate), strict=True
-            ):
-                part["lr"] = rate * factor
-            loss = self._loss()
-            self._optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(self._scorer.parameters(), 1.0)
-            self._optimizer.step()
-            losses.append(float(loss.detach()))
-            self.step += 1
-            if self.step % plan.save_every == 0 or self.step == plan.steps:
-                save(self._path, self._scorer, self._optimizer, self.step)
-                pace = (time.monotonic() - began) / (self.step - first)
-                left = pace * (plan.steps - self.step) / 60
-                yield (
-                    f"step {self.step}/{plan.steps}, loss {np.mean(losses):.3f}, "
-                    f"{pace:.2f} s a step, {left:.0f} min left"
-                )
-                losses = []
-            if self.step % plan.check_every == 0:
-                yield f"  {self.check()}"
+        yield from self._loop.run(self._loss, self.check)
 
     def check(self) -> str:
         """How often the right text comes first in held-out groups."""
@@ -210,10 +178,10 @@ class Trainer:
                 found += np.split(logits, sizes)
         return found
 
-    def _loss(self) -> Tensor:
+    def _loss(self, step: int) -> Tensor:
         plan = self._plan
         per_epoch = len(self._groups) // plan.groups
-        epoch, at = divmod(self.step, per_epoch)
+        epoch, at = divmod(step, per_epoch)
         order = np.random.default_rng((plan.seed, epoch)).permutation(len(self._groups))
         part = [self._groups[i] for i in order[at * plan.groups : (at + 1) * plan.groups]]
         logits = self._scorer(self._ids(part), self._device, PARTS).view(len(part), -1)

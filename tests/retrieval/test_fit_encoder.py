@@ -209,7 +209,7 @@ def trained(steps: int, work: Path, stop: int | None = None) -> tuple[Student, l
     lines = []
     for line in trainer.run():
         lines.append(line)
-        if trainer.step == stop:
+        if trainer.loop.step == stop:
             break
     return made, lines
 
