@@ -4,6 +4,7 @@ SafetyError
 ├── ModeratorUnavailable   a moderator could not judge; the guard turns this into a block
 ├── PolicyInvalid          the policy file does not say what it must
 ├── AuditBroken            the audit log's hash chain does not verify
+├── ModelUnusable          a guard's model or endpoint is not set, missing, damaged or untrusted
 └── BackendMissing         a moderator's name is unknown or its library is not installed
 """
 
@@ -28,6 +29,10 @@ class PolicyInvalid(SafetyError):
 
 class AuditBroken(SafetyError):
     """The audit log's hash chain does not verify."""
+
+
+class ModelUnusable(SafetyError):
+    """A guard's model or endpoint is not set, missing, damaged, or not to be trusted."""
 
 
 class BackendMissing(SafetyError):

@@ -1,6 +1,7 @@
 """The one door: every text that enters, is retrieved or leaves is screened here.
 
-Fails closed: a moderator that raises, answers nonsense or is too slow blocks the text.
+Fails closed: a moderator that raises, answers nonsense or is too slow blocks the text. Second
+moderators are asked about what the first line is not sure of (see safety.cascade).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from safety.audit import AuditLog, Entry, text_hash
+from safety.cascade import RANK, settle
 from safety.config import SafetySettings
 from safety.errors import AuditBroken, ModeratorUnavailable
 from safety.leaks import mask
@@ -22,20 +24,13 @@ from safety.links import neutralise
 from safety.menu import load
 from safety.moderator.base import Moderator
 from safety.refusal import crisis_reply, refusal_reply
-from safety.schema import SEVERITY, Context, Side, Span, Verdict
+from safety.schema import Context, Side, Span, Verdict
 
 logger = logging.getLogger(__name__)
 
-_RANK = {action: rank for rank, action in enumerate(SEVERITY)}
 _NO_CONTEXT = Context()
 #: Calls of one moderator that may hang at once before it is taken for dead.
 _STUCK = 8
-
-
-def _worst(verdicts: Sequence[Verdict]) -> Verdict:
-    """The most severe verdict; a fault yields to one that stops the text for a known reason."""
-    known = [v for v in verdicts if v.stops and v.category != "fault"]
-    return max(known or verdicts, key=lambda v: (_RANK[v.action], v.score))
 
 
 class _Runner:
@@ -97,7 +92,7 @@ class _Runner:
 
     def _checked(self, verdicts: list[Verdict], count: int, side: Side) -> list[Verdict]:
         sound = all(
-            isinstance(v, Verdict) and v.action in _RANK and v.side == side for v in verdicts
+            isinstance(v, Verdict) and v.action in RANK and v.side == side for v in verdicts
         )
         if len(verdicts) != count or not sound:
             raise ModeratorUnavailable(f"{self.name}: not one sound verdict per text")
@@ -105,22 +100,31 @@ class _Runner:
 
 
 class Guard:
-    """Screens texts with every moderator and keeps the most severe verdict. Thread-safe."""
+    """Screens texts with every moderator and keeps the most severe verdict. Thread-safe.
+
+    Args:
+        moderators: the first line, asked about every text.
+        settings: deadlines, cache, and when and how second opinions count.
+        audit: where decisions are recorded; None records none.
+        second: moderators asked about texts with a grey first-line verdict.
+    """
 
     def __init__(
         self,
         moderators: Sequence[Moderator],
         settings: SafetySettings | None = None,
         audit: AuditLog | None = None,
+        second: Sequence[Moderator] = (),
     ) -> None:
         self.settings = settings or SafetySettings()
         self._runners = [_Runner(m, self.settings.seconds) for m in moderators]
         if not self._runners:
             raise ModeratorUnavailable("no moderators given; name at least 'rules'")
+        self._second = [_Runner(m, self.settings.second_seconds) for m in second]
         self._audit = audit
         self._cache: OrderedDict[tuple[Side, str], Verdict] = OrderedDict()
         self._lock = threading.Lock()
-        self._policies = {r.name: r.policy for r in self._runners}
+        self._policies = {r.name: r.policy for r in [*self._runners, *self._second]}
 
     def screen(self, text: str, side: Side, context: Context = _NO_CONTEXT) -> Verdict:
         """Judge one text. Never raises for what a moderator or the audit does: it blocks."""
@@ -152,16 +156,31 @@ class Guard:
             for key in known:
                 self._cache.move_to_end(key)
         fresh = {k: t for k, t in zip(keys, texts, strict=True) if k not in known}
-        batches = [r.judge(list(fresh.values()), side) for r in self._runners]
-        for key, *verdicts in zip(fresh, *batches, strict=True):
+        opinions = self._opinions(list(fresh.values()), side)
+        for key, (first, second) in zip(fresh, opinions, strict=True):
+            settled = settle(first, second, self.settings.second_fails)
             # Cached rows hold no text: the caller's own text is put back in `_finished`.
-            known[key] = replace(_worst(verdicts), safe_text="")
-            if known[key].category != "fault" and side != "output" and self.settings.cache:
+            known[key] = replace(settled, safe_text="")
+            faulty = any(v.category == "fault" for v in [settled, *second])
+            if not faulty and side != "output" and self.settings.cache:
                 with self._lock:
                     self._cache[key] = known[key]
                     while len(self._cache) > self.settings.cache:
                         self._cache.popitem(last=False)
         return [known[k] for k in keys]
+
+    def _opinions(self, texts: list[str], side: Side) -> list[tuple[list[Verdict], list[Verdict]]]:
+        """Per text the first line's verdicts, and the second opinions where they were asked."""
+        firsts = [r.judge(texts, side) for r in self._runners]
+        both: list[tuple[list[Verdict], list[Verdict]]]
+        both = [([verdicts[i] for verdicts in firsts], []) for i in range(len(texts))]
+        always = self.settings.second_always
+        asked = [i for i, (first, _) in enumerate(both) if always or any(v.grey for v in first)]
+        for runner in self._second:
+            verdicts = runner.judge([texts[i] for i in asked], side)
+            for i, verdict in zip(asked, verdicts, strict=True):
+                both[i][1].append(verdict)
+        return both
 
     def _over_turns(self, text: str, verdict: Verdict, context: Context) -> Verdict:
         """Risk that no single turn shows: a request split over two, or one hinted at again."""
@@ -286,10 +305,12 @@ def build_guard(settings: SafetySettings, audit_path: Path | None) -> Guard:
 
     Raises:
         BackendMissing: a moderator's name is unknown or its library is not installed.
+        ModelUnusable: a guard's model or endpoint is not set, missing, damaged or untrusted.
         PolicyInvalid: a policy file does not say what it must.
     """
     moderators: list[Moderator] = [load(n).build(settings) for n in settings.moderators]
+    second: list[Moderator] = [load(n).build(settings) for n in settings.second]
     audit = None
     if settings.audit and audit_path is not None:
         audit = AuditLog(audit_path, sync=settings.audit_sync)
-    return Guard(moderators, settings, audit)
+    return Guard(moderators, settings, audit, second)

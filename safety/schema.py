@@ -33,6 +33,15 @@ SEVERITY: tuple[Action, ...] = (
 )
 
 
+def stopping(category: Category, side: Side) -> Action:
+    """The action that stops a text of this category on this side."""
+    if side == "passage":
+        return "quarantine"
+    if side == "output" or category in ("minors", "fault"):
+        return "block"
+    return "crisis" if category == "self_harm" else "refuse"
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """A stretch [start, end) of the judged text, and the rule that matched there."""
@@ -49,7 +58,8 @@ class Verdict:
     `score` in [0, 1]; `reason` is a stable code (category.rule) that a refusal shows and a log
     keeps; `reply` is what the user is told where the action calls for it, in the user's language;
     `safe_text` is the text with what must not pass taken out (masked secrets), equal to the
-    input where nothing was.
+    input where nothing was. `grey` is True where the moderator is not sure (its score lies in
+    the policy's grey band); `action` is then its own best reading, open to a second opinion.
     """
 
     action: Action
@@ -63,6 +73,7 @@ class Verdict:
     spans: tuple[Span, ...] = ()
     seconds: float = 0.0
     decision_id: str = ""
+    grey: bool = False
 
     @property
     def stops(self) -> bool:
