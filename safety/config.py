@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 
 class SafetySettings(BaseModel):
@@ -18,3 +20,37 @@ class SafetySettings(BaseModel):
     seconds: float = Field(5.0, gt=0, description="time one judgement may take, seconds")
     turns: int = Field(6, ge=0, description="earlier user texts weighed with the current one")
     cache: int = Field(4096, ge=0, description="verdicts remembered by text hash, rows")
+    second: tuple[str, ...] = Field(
+        (), description="moderators asked about texts that the first ones are not sure of"
+    )
+    second_always: bool = Field(False, description="ask the second moderators about every text")
+    second_fails: Literal["closed", "open"] = Field(
+        "closed", description="a grey text without a second opinion is stopped, or left as it was"
+    )
+    second_seconds: float = Field(
+        20.0, gt=0, description="time one judgement of a second moderator may take, seconds"
+    )
+    guard_model: str = Field("", description="guard model: a folder, or the endpoint's model name")
+    guard_url: str = Field("", description="base URL of the endpoint of openai and chat_guard")
+    guard_key: SecretStr = Field(SecretStr(""), description="key of that endpoint")
+    guard_family: Literal["qwen3guard", "llamaguard", "shieldgemma", "granite"] = Field(
+        "qwen3guard", description="which guard model chat_guard talks to"
+    )
+    guard_device: str = Field("auto", description="torch device of a guard model")
+    guard_low: float = Field(0.3, ge=0, le=1, description="a guard's score below it is safe")
+    guard_high: float = Field(0.7, ge=0, le=1, description="a guard's score from it on is unsafe")
+    guard_unsure: Literal["stop", "pass"] = Field(
+        "stop", description="how a guard's unsure judgement is read, such as controversial"
+    )
+    guard_ignored: tuple[str, ...] = Field(
+        ("S6", "S13"), description="MLCommons hazards for which a guard stops nothing"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SafetySettings:
+        if self.guard_low > self.guard_high:
+            raise ValueError(
+                f"guard_low={self.guard_low} is above guard_high={self.guard_high}; the grey band "
+                "lies between them"
+            )
+        return self
