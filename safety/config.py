@@ -13,6 +13,9 @@ class SafetySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     moderators: tuple[str, ...] = Field(("rules",), description="files of safety/moderator/")
+    policy: str = Field(
+        "default", description="levels of the classifier: a file of safety/packs/, or a path"
+    )
     locale: str = Field("", description="region whose crisis lines are named, '' = by language")
     audit: bool = Field(True, description="write the hash-chained audit log")
     audit_allowed: bool = Field(False, description="audit decisions that allow the text too")

@@ -105,6 +105,43 @@ class Student(nn.Module):
         return nn.functional.normalize((found * weight).sum(1) / weight.sum(1).clamp(min=1), dim=1)
 
 
+class Scorer(nn.Module):
+    """Logits of texts; only the low-rank change and the head are trained."""
+
+    def __init__(
+        self,
+        extension: _weights.Extension,
+        width: int,
+        rank: int,
+        seed: int,
+        device: str,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        weights = {k: torch.from_numpy(v) for k, v in _weights.chinese(extension).items()}
+        network = plain(weights)
+        matrices = {name: weights[name].to(device) for name in _weights.places()}
+        self.change = LowRank(matrices, rank, seed)
+        generator = torch.Generator().manual_seed(seed)
+        self.head = nn.Parameter(torch.randn(_weights.DIM, width, generator=generator) * 0.02)
+        self.dtype = dtype
+        # in a list, so that it is not among the parameters: it never changes
+        self._network = [nn.Module.to(network, device=device, dtype=dtype)]
+        self.to(device)
+
+    def forward(self, ids: Sequence[Sequence[int]], device: str, parts: int) -> Tensor:
+        """Logits (n, width) of token ids, in their order."""
+        weights = self.change.merged(self.dtype)
+
+        def logits(tokens: Tensor, mask: Tensor) -> Tensor:
+            hidden = functional_call(
+                self._network[0], weights, kwargs={"input_ids": tokens, "attention_mask": mask}
+            ).last_hidden_state
+            return torch.matmul(hidden[:, 0].float(), self.head)
+
+        return by_length(ids, device, parts, logits)
+
+
 def vectors(student: Student, ids: Sequence[Sequence[int]], device: str, parts: int) -> Tensor:
     """Vectors of texts in their order, (n, width)."""
     weights = student.change.merged(student.dtype)

@@ -25,7 +25,6 @@ import torch
 from scipy.optimize import minimize
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from retrieval.config import RetrievalSettings
 from retrieval.embed import _weights
@@ -33,7 +32,7 @@ from retrieval.errors import ModelNotFound
 from retrieval.fit._glossary import asked
 from retrieval.fit._groups import WRONG, Group, groups, rows
 from retrieval.fit._loop import Loop
-from retrieval.fit._student import LowRank, by_length, halves, plain, precision, write
+from retrieval.fit._student import Scorer, halves, precision, write
 from retrieval.fit.encoder import WORK as ENCODER_WORK
 from retrieval.fit.encoder import mined
 from retrieval.rerank.minilm import joined
@@ -64,37 +63,6 @@ class Plan:
     check_every: int = 250
 
 
-class Scorer(nn.Module):
-    """A logit for question and text; only the low-rank change and the head are trained."""
-
-    def __init__(
-        self, extension: _weights.Extension, rank: int, seed: int, device: str, dtype: torch.dtype
-    ) -> None:
-        super().__init__()
-        weights = {k: torch.from_numpy(v) for k, v in _weights.chinese(extension).items()}
-        network = plain(weights)
-        matrices = {name: weights[name].to(device) for name in _weights.places()}
-        self.change = LowRank(matrices, rank, seed)
-        generator = torch.Generator().manual_seed(seed)
-        self.head = nn.Parameter(torch.randn(_weights.DIM, generator=generator) * 0.02)
-        self.dtype = dtype
-        # in a list, so that it is not among the parameters: it never changes
-        self._network = [nn.Module.to(network, device=device, dtype=dtype)]
-        self.to(device)
-
-    def forward(self, ids: Sequence[Sequence[int]], device: str, parts: int) -> Tensor:
-        """Logits (n,) of token ids, in their order."""
-        weights = self.change.merged(self.dtype)
-
-        def logits(tokens: Tensor, mask: Tensor) -> Tensor:
-            hidden = functional_call(
-                self._network[0], weights, kwargs={"input_ids": tokens, "attention_mask": mask}
-            ).last_hidden_state
-            return torch.matmul(hidden[:, 0].float(), self.head)
-
-        return by_length(ids, device, parts, logits)
-
-
 def run(data: Path, out: Path, limit: int | None, settings: RetrievalSettings) -> Iterator[str]:
     """Make the reranker and write rerank.safetensors and card.md; yields lines to show.
 
@@ -115,7 +83,7 @@ def run(data: Path, out: Path, limit: int | None, settings: RetrievalSettings) -
     WORK.mkdir(parents=True, exist_ok=True)
     found = yield from _collected(data, settings, plan)
     device = settings.embed.device
-    scorer = Scorer(extension, plan.rank, plan.seed, device, precision(device))
+    scorer = Scorer(extension, 1, plan.rank, plan.seed, device, precision(device))
     trainer = Trainer(found, scorer, _weights.tokenizer(extension.spellings), plan, device)
     yield from trainer.run()
     line, check = trainer.line(), trainer.check()
@@ -158,7 +126,7 @@ class Trainer:
     def line(self) -> tuple[float, float]:
         """Slope and offset that make held-out logits probabilities (Platt 1999)."""
         scores = self._scores()
-        values = np.concatenate(scores)
+        values = np.concatenate(scores).ravel()
         labels = np.concatenate([np.arange(len(s)) == 0 for s in scores])
         signs = np.where(labels, 1.0, -1.0)
 

@@ -17,7 +17,7 @@ from retrieval.fit._corpus import Corpus, Crossed, crossed, held_out
 from retrieval.fit._glossary import Asked, Switch, glossary, terms
 from retrieval.fit._groups import Group
 from retrieval.fit._pairs import Pair, align, merged
-from retrieval.fit._student import Student, batch
+from retrieval.fit._student import Scorer, Student, batch
 from retrieval.fit._vocabulary import choose, spelled, start
 from retrieval.rerank import minilm
 
@@ -251,7 +251,7 @@ def test_a_reranker_is_trained_shipped_and_read(work: Path) -> None:
     plan = rerank.Plan(
         steps=8, groups=2, held=4, rank=2, rate=5e-3, head_rate=5e-2, warmup=2, check_every=8
     )
-    scorer = rerank.Scorer(extension, plan.rank, plan.seed, "cpu", torch.float32)
+    scorer = Scorer(extension, 1, plan.rank, plan.seed, "cpu", torch.float32)
     tokenizer = _weights.tokenizer(extension.spellings)
     trainer = rerank.Trainer([group] * 8, scorer, tokenizer, plan, "cpu")
     assert [line for line in trainer.run() if "right text first in 1.000" in line]

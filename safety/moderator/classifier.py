@@ -1,0 +1,252 @@
+"""The trained guard: eight categories and their union, in English and Chinese, calibrated.
+
+Two models read each text: linear heads on the embedded encoder's network (handed in: `scorer`) and
+a linear model over character n-grams. A logistic fit per head and language joins the two logits
+to a probability. Raw text and every view that the normaliser gives are scored, in windows where a
+text is long; the highest probability counts. What a probability leads to is in the policy file
+(`safety/levels.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from safety._ngrams import Linear, is_chinese
+from safety.config import SafetySettings
+from safety.errors import ModeratorUnavailable
+from safety.levels import Levels, load
+from safety.normalize import views
+from safety.schema import SEVERITY, Category, Side, Span, Verdict
+
+WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "guard"
+#: What the heads say, column by column; `unsafe` is any harm, named or not, and counts as illicit.
+HEADS = (
+    *("hate", "harassment", "violence", "sexual", "self_harm", "illicit", "privacy", "attack"),
+    "unsafe",
+)
+LANGUAGES = ("en", "zh")
+#: Characters of a window, by language, and of the step from one to the next.
+WINDOW = {"en": (480, 360), "zh": (120, 90)}
+#: Passages are looked at in smaller windows: an instruction hides among other sentences.
+CLOSE = {"en": (220, 160), "zh": (70, 50)}
+#: Windows of one text that are scored; of a longer one, every other window and so on.
+MOST = 48
+#: Views of one text that are scored.
+VIEWS = 4
+_PLAIN = re.compile(r"\s+")
+
+Scores = NDArray[np.float32]
+
+
+class Scorer(Protocol):
+    """Logits of texts: (len(texts), len(HEADS)) float32."""
+
+    @property
+    def id(self) -> str:
+        """Name and revision of the weights."""
+        ...
+
+    def __call__(self, texts: Sequence[str]) -> Scores:
+        """Score at most 128 tokens of each text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """`lines[language]` (heads, 3): weights of both logits and an offset, to a probability.
+
+    `levels[language]` (heads, rates): the probability that a share `rates` of the harmless
+    calibration texts reach.
+    """
+
+    lines: dict[str, Scores]
+    rates: Scores
+    levels: dict[str, Scores]
+
+    def threshold(self, language: str, head: int, rate: float) -> float:
+        """The probability that this share of harmless texts reaches; between, on a log scale."""
+        known = np.log(np.maximum(self.rates, 1e-9))
+        return float(np.interp(np.log(max(rate, 1e-9)), known, self.levels[language][head]))
+
+
+class Classifier:
+    """The moderator."""
+
+    name = "classifier"
+
+    def __init__(
+        self, scorer: Scorer, ngrams: Linear, calibration: Calibration, levels: Levels
+    ) -> None:
+        """Join the parts; `scorer` is the network, the others come from models/guard."""
+        self._scorer, self._ngrams = scorer, ngrams
+        self._calibration, self._levels = calibration, levels
+
+    @property
+    def policy(self) -> str:
+        """SHA-256 over policy file and weights: what a decision was made with."""
+        return hashlib.sha256(f"{self._levels.sha256} {self._scorer.id}".encode()).hexdigest()
+
+    def probabilities(self, texts: Sequence[str], side: Side) -> tuple[Scores, list[Span]]:
+        """(len(texts), len(HEADS)) of the worst window of each text, and where that one lies."""
+        pieces: dict[str, None] = {}
+        owners: list[list[tuple[str, int, int]]] = []
+        for text in texts:
+            mine = list(_pieces(text, side))
+            owners.append(mine)
+            pieces.update(dict.fromkeys(piece for piece, _, _ in mine))
+        known = list(pieces)
+        found = dict(zip(known, self.pieces(known), strict=True))
+        result = np.zeros((len(texts), len(HEADS)), dtype=np.float32)
+        spans = []
+        for row, mine in enumerate(owners):
+            scores = np.array([found[piece] for piece, _, _ in mine], dtype=np.float32)
+            result[row] = scores.max(0) if len(mine) else 0
+            worst = int(scores.max(1).argmax()) if len(mine) else 0
+            spans.append(Span(*mine[worst][1:], "classifier") if mine else Span(0, 0, "classifier"))
+        return result, spans
+
+    def pieces(self, texts: Sequence[str]) -> Scores:
+        """Probabilities (len(texts), len(HEADS)) of short texts as they are."""
+        if not texts:
+            return np.zeros((0, len(HEADS)), dtype=np.float32)
+        logits = np.stack([self._scorer(texts), self._ngrams(texts)], axis=2)
+        lines = np.stack([self._calibration.lines["zh" if is_chinese(t) else "en"] for t in texts])
+        value = (logits * lines[:, :, :2]).sum(2) + lines[:, :, 2]
+        return np.asarray(1 / (1 + np.exp(-np.clip(value, -30, 30))), dtype=np.float32)
+
+    def scores(self, texts: Sequence[str], side: Side) -> list[dict[Category, float]]:
+        """Calibrated probability of each category."""
+        found, _ = self.probabilities(texts, side)
+        return [_by_category(row) for row in found]
+
+    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+        """One verdict per text: the most severe action that a category's level calls for."""
+        begin = time.perf_counter()
+        found, spans = self.probabilities(texts, side)
+        seconds = (time.perf_counter() - begin) / max(1, len(texts))
+        return [
+            self._verdict(text, side, row, span, seconds)
+            for text, row, span in zip(texts, found, spans, strict=True)
+        ]
+
+    def _verdict(self, text: str, side: Side, row: Scores, span: Span, seconds: float) -> Verdict:
+        language = "zh" if is_chinese(text) else "en"
+        best = Verdict("allow", "none", 0.0, side, self.name, safe_text=text, seconds=seconds)
+        for head, name in enumerate(HEADS):
+            category = category_of(name)
+            level = self._levels.of(side, category, language)
+            if level is None:
+                continue
+            score = float(row[head])
+            stop = self._calibration.threshold(language, head, level.stop)
+            grey = self._calibration.threshold(language, head, level.grey)
+            if score < grey:
+                continue
+            sure = score >= stop
+            verdict = Verdict(
+                level.action if sure else "annotate",
+                category,
+                score,
+                side,
+                self.name,
+                reason=f"{category}.model" if sure else f"{category}.grey",
+                safe_text=text,
+                spans=(span,),
+                seconds=seconds,
+                grey=not sure,
+            )
+            rank = (SEVERITY.index(verdict.action), verdict.score)
+            if rank > (SEVERITY.index(best.action), best.score):
+                best = verdict
+        return best
+
+
+def category_of(head: str) -> Category:
+    """The category that a head speaks for."""
+    found: Category
+    for found in get_args(Category):
+        if found == head:
+            return found
+    return "illicit"
+
+
+def _by_category(row: Scores) -> dict[Category, float]:
+    found: dict[Category, float] = {}
+    for name, score in zip(HEADS, row.tolist(), strict=True):
+        category = category_of(name)
+        found[category] = max(score, found.get(category, 0.0))
+    return found
+
+
+def _pieces(text: str, side: Side) -> list[tuple[str, int, int]]:
+    """(piece, start, end) of every window of every view; offsets are the original's."""
+    found: dict[str, tuple[int, int]] = {}
+    for number, view in enumerate(views(text)):
+        if number >= VIEWS:
+            break
+        for start, end in windows(view.text, side):
+            piece = _PLAIN.sub(" ", view.text[start:end]).strip().lower()
+            if piece and piece not in found:
+                found[piece] = view.original(start, end)
+    step = -(-len(found) // MOST) or 1
+    return [(piece, *where) for piece, where in list(found.items())[::step]]
+
+
+def windows(text: str, side: Side) -> list[tuple[int, int]]:
+    """Stretches [start, end) that overlap; one where the text is short."""
+    size, step = (CLOSE if side == "passage" else WINDOW)["zh" if is_chinese(text) else "en"]
+    if len(text) <= size * 1.3:
+        return [(0, len(text))]
+    starts = range(0, max(1, len(text) - size + step), step)
+    return [(start, min(len(text), start + size)) for start in starts]
+
+
+def read(folder: Path = WEIGHTS) -> tuple[Linear, Calibration]:
+    """The n-gram model and the calibration of a folder of weights.
+
+    Raises:
+        ModeratorUnavailable: there are none, or they are damaged.
+    """
+    try:
+        found: dict[str, NDArray[Any]] = load_file(folder / "ngrams.safetensors")
+        card = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+        if card["heads"] != list(HEADS):
+            raise ValueError(f"made for the heads {card['heads']}")
+        calibration = Calibration(
+            {k: np.array(v, dtype=np.float32) for k, v in card["lines"].items()},
+            np.array(card["rates"], dtype=np.float32),
+            {k: np.array(v, dtype=np.float32) for k, v in card["levels"].items()},
+        )
+        ngrams = Linear(found["weights"], found["scale"], found["bias"])
+        if ngrams.weights.shape[1] != len(HEADS) or set(calibration.lines) != set(LANGUAGES):
+            raise ValueError("its parts do not fit together")
+    except (OSError, ValueError, KeyError) as error:
+        raise ModeratorUnavailable(
+            f"the guard's weights in {folder} cannot be read: {error}; take models/ from the "
+            "repository, or set safety.moderators to rules"
+        ) from error
+    return ngrams, calibration
+
+
+def build(settings: SafetySettings, scorer: Scorer | None = None) -> Classifier:
+    """The moderator with the shipped weights.
+
+    Raises:
+        ModeratorUnavailable: weights or network are missing, or do not fit together.
+        PolicyInvalid: the policy file does not say what it must.
+    """
+    ngrams, calibration = read()
+    if scorer is None:
+        raise ModeratorUnavailable("moderator 'classifier' needs the encoder's network")
+    return Classifier(scorer, ngrams, calibration, load(settings.policy))
