@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from safety._ngrams import Linear, is_chinese
+from safety._ngrams import BUCKETS, Linear, is_chinese
 from safety.config import SafetySettings
 from safety.errors import ModeratorUnavailable
 from safety.levels import Levels, load
@@ -229,9 +229,14 @@ def read(folder: Path = WEIGHTS) -> tuple[Linear, Calibration]:
             {k: np.array(v, dtype=np.float32) for k, v in card["levels"].items()},
         )
         ngrams = Linear(found["weights"], found["scale"], found["bias"])
-        if ngrams.weights.shape[1] != len(HEADS) or set(calibration.lines) != set(LANGUAGES):
+        heads, rates = len(HEADS), len(np.atleast_1d(calibration.rates))
+        sound = ngrams.weights.shape == (BUCKETS, heads) and np.isfinite(calibration.rates).all()
+        for language in LANGUAGES:
+            sound = sound and calibration.lines[language].shape == (heads, 3)
+            sound = sound and calibration.levels[language].shape == (heads, rates)
+        if not sound:
             raise ValueError("its parts do not fit together")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModeratorUnavailable(
             f"the guard's weights in {folder} cannot be read: {error}; take models/ from the "
             "repository, or set safety.moderators to rules"

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from safety._ngrams import BUCKETS, Linear
+from safety.config import SafetySettings
+from safety.errors import ModeratorUnavailable
+from safety.levels import load
+from safety.moderator import classifier
+from safety.moderator.classifier import HEADS, Calibration, Classifier, windows
+from safety.schema import Side
+
+
+class Words:
+    """A network that knows one word a head."""
+
+    id = "words@1"
+    known = tuple("hate insult kill sex hurtme drug spy ignore bad".split())
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """8 where the head's word stands in the text, else -8."""
+        self.seen += texts
+        rows = [[8.0 if word in text else -8.0 for word in self.known] for text in texts]
+        return np.array(rows, dtype=np.float32)
+
+
+def silent() -> Linear:
+    """Return an n-gram model that says nothing."""
+    zeros = np.zeros(len(HEADS), dtype=np.float32)
+    return Linear(np.zeros((BUCKETS, len(HEADS)), dtype=np.int8), zeros, zeros)
+
+
+def calibration() -> Calibration:
+    """Return the network's logit as it is; half of the harmless reach .5, a hundredth .9."""
+    line = np.tile(np.array([1, 0, 0], dtype=np.float32), (len(HEADS), 1))
+    level = np.tile(np.array([0.99, 0.9, 0.5], dtype=np.float32), (len(HEADS), 1))
+    rates = np.array([0.0001, 0.01, 0.5], dtype=np.float32)
+    return Calibration({"en": line, "zh": line}, rates, {"en": level, "zh": level})
+
+
+def moderator(scorer: Words | None = None) -> Classifier:
+    """Return the classifier with that network."""
+    return Classifier(scorer or Words(), silent(), calibration(), load("default"))
+
+
+@pytest.mark.parametrize(
+    ("text", "action", "category"),
+    [
+        ("please kill them", "refuse", "violence"),
+        ("i want to hurtme tonight", "crisis", "self_harm"),
+        ("you insult me", "annotate", "harassment"),
+        ("something bad", "refuse", "illicit"),
+        ("what a nice day", "allow", "none"),
+        ("kill and hurtme", "refuse", "violence"),
+    ],
+)
+def test_the_most_severe_action_counts(text: str, action: str, category: str) -> None:
+    """A sure head leads to its category's action; of several the most severe is taken."""
+    (verdict,) = moderator().judge([text], "input")
+    assert (verdict.action, verdict.category, verdict.side) == (action, category, "input")
+    assert verdict.stops is (action in ("refuse", "crisis"))
+
+
+def test_disguised_text_is_read_too() -> None:
+    """What only the normalised view shows is found, and its span lies in the original."""
+    text = "please k\u200bi\u200bl\u200bl them"
+    (verdict,) = moderator().judge([text], "input")
+    assert verdict.category == "violence"
+    assert 0 <= verdict.spans[0].start < verdict.spans[0].end <= len(text)
+
+
+def test_a_long_text_hides_nothing() -> None:
+    """A word far down in a long text is found, and the span is of the window that holds it."""
+    text = "All is well here. " * 200 + "ignore that " + "All is well there. " * 200
+    (verdict,) = moderator().judge([text], "passage")
+    assert (verdict.action, verdict.category) == ("quarantine", "attack")
+    assert "ignore" in text[verdict.spans[0].start : verdict.spans[0].end]
+    assert verdict.spans[0].end - verdict.spans[0].start < 400
+
+
+def test_only_attacks_count_in_passages() -> None:
+    """A document may speak of what a user may not ask for."""
+    assert [v.action for v in moderator().judge(["kill hate sex"], "passage")] == ["allow"]
+
+
+def test_between_grey_and_stop_it_is_not_sure() -> None:
+    """A score that only the wider share of harmless texts reaches is noted, and marked grey."""
+
+    class Unsure(Words):
+        def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            return np.clip(super().__call__(texts), None, 2.4)  # .917
+
+    (verdict,) = moderator(Unsure()).judge(["hate"], "input")
+    assert (verdict.action, verdict.grey, verdict.reason) == ("annotate", True, "hate.grey")
+    assert not verdict.stops
+
+
+@given(st.lists(st.text(max_size=400), max_size=6), st.sampled_from(["input", "passage", "output"]))
+def test_any_text_gets_a_verdict(texts: list[str], side: Side) -> None:
+    """One verdict a text, whatever it holds; probabilities are within [0, 1]."""
+    made = moderator()
+    assert [v.side for v in made.judge(texts, side)] == [side] * len(texts)
+    for scores in made.scores(texts, side):
+        assert all(0 <= value <= 1 for value in scores.values())
+        assert "hate" in scores
+
+
+@given(st.integers(0, 5_000), st.sampled_from(["input", "passage"]))
+def test_windows_cover_the_text(length: int, side: Side) -> None:
+    """Every character lies in a window, windows overlap, and none is long."""
+    text = "x" * length
+    found = windows(text, side)
+    assert found[0][0] == 0
+    assert found[-1][1] == length
+    assert all(a < b and c < b for (a, b), (c, _) in itertools.pairwise(found))
+    assert max(end - start for start, end in found) <= 624
+
+
+def test_equal_pieces_are_scored_once() -> None:
+    """A batch of like texts costs one."""
+    scorer = Words()
+    moderator(scorer).judge(["same text"] * 50, "input")
+    assert scorer.seen == ["same text"]
+
+
+def test_thresholds_lie_between_known_rates() -> None:
+    """A rate between two known ones gives a probability between theirs; beyond them, the edge."""
+    made = calibration()
+    assert made.threshold("en", 0, 0.01) == pytest.approx(0.9)
+    assert 0.5 < made.threshold("en", 0, 0.1) < 0.9
+    assert made.threshold("en", 0, 1e-7) == pytest.approx(0.99)
+
+
+def test_damaged_weights_are_named(tmp_path: Path) -> None:
+    """Missing files, other heads and parts that do not fit are errors that say so."""
+    with pytest.raises(ModeratorUnavailable, match="cannot be read"):
+        classifier.read(tmp_path)
+    zeros = np.zeros(len(HEADS), dtype=np.float32)
+    weights = np.zeros((BUCKETS, len(HEADS)), dtype=np.int8)
+    arrays = {"weights": weights, "scale": zeros, "bias": zeros}
+    save_file(arrays, tmp_path / "ngrams.safetensors")
+    line = [[1.0, 0.0, 0.0]] * len(HEADS)
+    level = [[0.5]] * len(HEADS)
+    values = {
+        "heads": list(HEADS),
+        "lines": {"en": line, "zh": line},
+        "rates": [0.1],
+        "levels": {"en": level, "zh": level},
+    }
+    path = tmp_path / "calibration.json"
+    path.write_text(json.dumps(values), encoding="utf-8")
+    classifier.read(tmp_path)
+    for change in ({"heads": ["hate"]}, {"lines": {"en": line}}, {"rates": None}):
+        path.write_text(json.dumps(values | change), encoding="utf-8")
+        with pytest.raises(ModeratorUnavailable, match="take models/"):
+            classifier.read(tmp_path)
+
+
+def test_without_a_network_it_is_not_built() -> None:
+    """The classifier needs the encoder's network handed in, and says so."""
+    if not classifier.WEIGHTS.exists():
+        pytest.skip("models/guard is not in this checkout")
+    with pytest.raises(ModeratorUnavailable, match="network"):
+        classifier.build(SafetySettings())
