@@ -1,6 +1,8 @@
 """The audit log: append-only JSON lines, each chained to the one before by SHA-256.
 
-A record never holds text, only its hash and length. A line that a crash tore is sealed by the
+A record never holds text, only its hash and length, where in it what was found, and with which
+policy and weights: enough to replay a decision once the text is shown again. Texts that passed
+unrecorded are counted in records of their own. A line that a crash tore is sealed by the
 next append with a record that names its hash, so that it is reported and never mistaken for
 tampering, nor tampering for it. The chain proves that nothing inside the log was changed; to
 prove that its end was not cut off, keep `Report.head` somewhere else and compare.
@@ -11,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +30,12 @@ _Pending = tuple[int, bytes, str]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One decision as the log keeps it; hashes are SHA-256 in hex, `length` in code points."""
+    """One decision as the log keeps it; hashes are SHA-256 in hex, `length` in code points.
+
+    `user` is a keyed hash. `policy` and `model` are the moderator's own, "" where it has none;
+    `language` is the text's; `scores` are (category, probability) as far as the moderator gives
+    them; `spans` are (start, end, rule) in code points of the text.
+    """
 
     decision: str
     side: str
@@ -41,6 +48,11 @@ class Entry:
     length: int
     conversation: str = ""
     user: str = ""
+    model: str = ""
+    language: str = ""
+    score: float = 0.0
+    scores: tuple[tuple[str, float], ...] = ()
+    spans: tuple[tuple[int, int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +121,14 @@ class AuditLog:
 
         self._lock = FileLock(str(path) + ".lock")
 
-    def append(self, entries: Sequence[Entry]) -> None:
-        """Write the entries in one append.
+    def append(self, entries: Sequence[Entry], passed: Mapping[str, int] | None = None) -> None:
+        """Write the entries in one append; `passed` counts texts that no entry tells of.
 
         Raises:
             AuditBroken: the log's end is not a record of ours; nothing was written.
             OSError: the file cannot be written.
         """
-        if not entries:
+        if not entries and not passed:
             return
         with self._lock, self.path.open("a+b") as file:
             previous, torn = _end(file.fileno(), self.path)
@@ -134,6 +146,10 @@ class AuditLog:
             for entry in entries:
                 fields = {k: getattr(entry, k) for k in entry.__slots__}
                 line, previous = _seal({"at": now, "kind": "decision", "prev": previous, **fields})
+                out += line + _NEWLINE
+            if passed:
+                tally = {"at": now, "kind": "tally", "prev": previous, "passed": dict(passed)}
+                line, previous = _seal(tally)
                 out += line + _NEWLINE
             file.write(bytes(out))
             file.flush()
@@ -227,3 +243,17 @@ def check(path: Path) -> Report:
     if not report.ok:
         raise AuditBroken(f"{path} line {report.line}: {report.error}")
     return report
+
+
+def find(path: Path, decision: str) -> list[dict[str, Any]]:
+    """The records of the decisions whose id begins with `decision`, in their order.
+
+    Raises:
+        AuditBroken: the log was changed; what it says of a decision cannot be trusted.
+    """
+    check(path)
+    if not path.exists():
+        return []
+    start = f'"decision":{json.dumps(decision)[:-1]}'.encode()
+    found = (line.rstrip(_NEWLINE) for line in _lines(path) if start in line)
+    return [_parse(line) for line in found if _digest(line)]

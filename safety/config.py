@@ -20,6 +20,9 @@ class SafetySettings(BaseModel):
     audit: bool = Field(True, description="write the hash-chained audit log")
     audit_allowed: bool = Field(False, description="audit decisions that allow the text too")
     audit_sync: bool = Field(True, description="fsync each audit append, so power loss keeps it")
+    keep_texts_days: int = Field(
+        0, ge=0, description="days that the text of a stopped input is kept for an appeal"
+    )
     seconds: float = Field(5.0, gt=0, description="time one judgement may take, seconds")
     turns: int = Field(6, ge=0, description="earlier user texts weighed with the current one")
     cache: int = Field(4096, ge=0, description="verdicts remembered by text hash, rows")

@@ -5,6 +5,7 @@ SafetyError
 ├── PolicyInvalid          the policy file does not say what it must
 ├── AuditBroken            the audit log's hash chain does not verify
 ├── ModelUnusable          a guard's model or endpoint is not set, missing, damaged or untrusted
+├── AppealInvalid          no such decision or appeal, or not its text
 └── BackendMissing         a moderator's name is unknown or its library is not installed
 """
 
@@ -33,6 +34,10 @@ class AuditBroken(SafetyError):
 
 class ModelUnusable(SafetyError):
     """A guard's model or endpoint is not set, missing, damaged, or not to be trusted."""
+
+
+class AppealInvalid(SafetyError):
+    """There is no such decision or appeal, its text is missing, or it is another text."""
 
 
 class BackendMissing(SafetyError):

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from safety.audit import AuditLog, Entry, text_hash
+from safety._record import Recorder
+from safety.audit import AuditLog, text_hash
 from safety.cascade import RANK, settle
 from safety.config import SafetySettings
 from safety.errors import AuditBroken, ModeratorUnavailable
@@ -39,7 +40,6 @@ class _Runner:
     def __init__(self, moderator: Moderator, seconds: float) -> None:
         self.moderator = moderator
         self.name = moderator.name
-        self.policy = str(getattr(moderator, "policy", ""))
         self.seconds = seconds
         self._stuck = 0
         self._lock = threading.Lock()
@@ -121,10 +121,10 @@ class Guard:
         if not self._runners:
             raise ModeratorUnavailable("no moderators given; name at least 'rules'")
         self._second = [_Runner(m, self.settings.second_seconds) for m in second]
-        self._audit = audit
+        every = [*moderators, *second]
+        self._recorder = None if audit is None else Recorder(audit, every, self.settings)
         self._cache: OrderedDict[tuple[Side, str], Verdict] = OrderedDict()
         self._lock = threading.Lock()
-        self._policies = {r.name: r.policy for r in [*self._runners, *self._second]}
 
     def screen(self, text: str, side: Side, context: Context = _NO_CONTEXT) -> Verdict:
         """Judge one text. Never raises for what a moderator or the audit does: it blocks."""
@@ -147,6 +147,12 @@ class Guard:
             self._finished(t, v, context, seconds) for t, v in zip(texts, verdicts, strict=True)
         ]
         return self._audited(texts, done, context)
+
+    def opinions(self, texts: Sequence[str], side: Side) -> list[list[Verdict]]:
+        """Per text what every moderator says, those of both lines, each on its own; unrecorded."""
+        runners = [*self._runners, *self._second]
+        found = [r.judge(texts, side) for r in runners]
+        return [[verdicts[i] for verdicts in found] for i in range(len(texts))]
 
     def _judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
         """The worst verdict of all moderators per text; inputs and passages are cached."""
@@ -225,33 +231,16 @@ class Guard:
         self, texts: Sequence[str], verdicts: list[Verdict], context: Context
     ) -> list[Verdict]:
         """Write the decisions; one that would pass unrecorded is blocked instead."""
-        if self._audit is None:
+        if self._recorder is None:
             return verdicts
-        rows = [
-            Entry(
-                decision=v.decision_id,
-                side=v.side,
-                action=v.action,
-                category=v.category,
-                reason=v.reason,
-                moderator=v.moderator,
-                policy=self._policies.get(v.moderator, ""),
-                text_sha256=text_hash(t),
-                length=len(t),
-                conversation=context.conversation,
-                user=context.user,
-            )
-            for t, v in zip(texts, verdicts, strict=True)
-            if self.settings.audit_allowed or v.action != "allow"
-        ]
         try:
-            self._audit.append(rows)
+            self._recorder.write(texts, verdicts, context)
         except (OSError, AuditBroken) as error:
-            logger.error("audit_failed rows=%d error=%s", len(rows), type(error).__name__)
-            wanted = {r.decision for r in rows}
+            logger.error("audit_failed texts=%d error=%s", len(texts), type(error).__name__)
+            lost = [self._recorder.wants(v) and not v.stops for v in verdicts]
             return [
-                _unrecorded(v, context) if v.decision_id in wanted and not v.stops else v
-                for v in verdicts
+                _unrecorded(v, context) if gone else v
+                for v, gone in zip(verdicts, lost, strict=True)
             ]
         return verdicts
 

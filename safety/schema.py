@@ -60,6 +60,7 @@ class Verdict:
     `safe_text` is the text with what must not pass taken out (masked secrets), equal to the
     input where nothing was. `grey` is True where the moderator is not sure (its score lies in
     the policy's grey band); `action` is then its own best reading, open to a second opinion.
+    `scores` are (category, probability) for every category that the moderator scores.
     """
 
     action: Action
@@ -74,6 +75,7 @@ class Verdict:
     seconds: float = 0.0
     decision_id: str = ""
     grey: bool = False
+    scores: tuple[tuple[str, float], ...] = ()
 
     @property
     def stops(self) -> bool:
@@ -88,8 +90,8 @@ class Context:
     `language` picks the language of replies, "en" or "zh"; `earlier` holds the user's earlier
     texts, oldest first, for risk that builds over turns; `canary` is a secret string of the
     system prompt that no output may repeat; `allowed_urls` are the only targets that links and
-    images of an output keep; `conversation` and `user` are ids for the audit, `user` hashed by
-    the caller.
+    images of an output keep; `conversation` and `user` are ids for the audit, which keeps the
+    user's as a keyed hash.
     """
 
     language: str = "en"
