@@ -7,118 +7,54 @@ for matching only; it is never shown.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import codecs
-import html
+import itertools
 import re
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
-#: Letters that look like Latin ones and that compatibility folding leaves alone.
-_LOOKALIKES = {
-    "абвгдеёкмнорстухіїјѕһԁԛԝъьԍɡӏҽҡмԺп": "a6brgeekmhopctyxiijshdqwbbggleкmзn",
-    "αβγδεηικλμνοπρςστυχωϲϳ": "abydenikaμvonpcotuxwcj",
-    "ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ": "abcdefghijklmnoprstuvwyz",
-    "ɑɐɓɕɖɗɘəɛɜɟɠɦɨɩɫɭɯɱɳɵɹɾʂʃʈʉʋʍʐʑʒ": "aabcddeeeejghiiilmmnorrsstuvwzzz",
-    "øđħıłŧƀƃƈɍʝƙƥƭƴƶßæœ": "odhiltbbcrjkptyzsao",
-    "օոհսցքաԛգտ": "onhugpaqqt",
-    "’‘ʼ′‛“”„‟‐‒–—―−": "'" * 5 + '"' * 4 + "-" * 6,
-}
-#: Leetspeak, read only beside letters of the same word.
-_LEET = str.maketrans({"0": "o", "1": "i", "3": "e", "4": "a", "5": "s", "7": "t", "8": "b"})
-_LEET_SIGNS = {"@": "a", "$": "s", "!": "i", "|": "i", "€": "e", "£": "l", "¥": "y", "¡": "i"}
+from safety import _ciphers, _encoded, _parts, _pinyin
+from safety._fold import FOLDS, ROUNDS
+from safety._words import english
+
+#: Letters that a leetspeak sign may stand for, the usual one first.
+_LEET = {
+    "0": "o", "1": "il", "2": "z", "3": "e", "4": "a", "5": "s", "6": "gb", "7": "tl", "8": "b",
+    "9": "g", "@": "a", "$": "s", "!": "il", "|": "li", "€": "e", "£": "l", "¥": "y", "¡": "i",
+}  # fmt: skip
+#: Signs that are read so even where the word is unknown.
+_USUAL = {sign: letters[0] for sign, letters in _LEET.items() if sign not in "269"}
 _LEET_WORD = re.compile(
-    r"(?<![a-z0-9@$!|€£¥¡])(?=[a-z0-9@$!|€£¥¡]{0,40}[a-z])[a-z0-9@$€£¥]"
-    r"(?:[a-z0-9@$€£¥]|[!|¡](?=[a-z0-9])){1,40}(?![a-z0-9])"
+    r"(?<![a-z0-9@$!|€£¥¡])(?=[a-z0-9@$!|€£¥¡]{0,40}[a-z])"
+    r"(?:[!|¡](?=[a-z0-9@$€£¥])|[a-z0-9@$€£¥])"
+    r"(?:[a-z0-9@$€£¥]|[!|¡](?=[!|¡]{0,2}[a-z0-9@$])){1,40}(?![a-z0-9])"
 )
-_LEET_DIGITS = re.compile(r"(?<=[a-z])[013457](?=[a-z])")
+_LEET_INSIDE = re.compile(r"(?<=[a-z])[013457@$](?=[a-z])")
+_LEET_ALONE = re.compile(r"(?<![^\s(\"'])[0-9@$!|]{1,4}(?![^\s.,?!)\"'])")
 _MIXED = re.compile(r"[0-9@$!|€£¥¡]")
+#: Numbers before or after letters, as in mp3, 4th and covid19: no leetspeak unless a known word.
+_NUMBERED = re.compile(r"[!|¡]?[0-9]*[a-z]+[0-9]*")
+#: Readings of one word that are looked up.
+_WAYS = 64
 #: Four or more single letters, parted one from the next; a gap of three or more parts words.
+_PICTURE = "\u2190-\u21ff\u2300-\u27bf\u2900-\u297f\u2b00-\u2bff\U0001f000-\U0001faff"
 _SPACED = re.compile(
-    r"(?<![a-z0-9@$])[a-z0-9@$](?:[ .\-_*·•~+,/\\|]{1,5}[a-z0-9@$](?![a-z0-9@$])){3,2000}"
+    rf"(?<![a-z0-9@$])[a-z0-9@$]"
+    rf"(?:[ .\-_*·•~+,/\\|{_PICTURE}]{{1,5}}[a-z0-9@$](?![a-z0-9@$])){{3,2000}}"
 )
+#: Pictures inside a word, or between a word and its punctuation.
+_PICTURES = re.compile(rf"(?<=[^\s{_PICTURE}])[{_PICTURE}]{{1,8}}(?=[^\s{_PICTURE}])")
 _HAN = r"\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0002fa1f"
 #: Blanks between Chinese characters, and signs that no Chinese text puts there.
 _HAN_GAP = re.compile(rf"(?<=[{_HAN}])[ \t\u3000*_~·•^|+#=&%$@]{{1,4}}(?=[{_HAN}])")
+#: Blanks around the punctuation of Chinese text.
+_HAN_BLANK = re.compile(
+    rf"(?<=[{_HAN}])[ \t]{{1,4}}(?=[,.!?;:、。])|(?<=[,!?;:、。])[ \t]{{1,4}}(?=[{_HAN}])"
+)
 #: Real punctuation only where it parts characters one by one.
 _HAN_SPLIT = re.compile(
     rf"(?<![{_HAN}])[{_HAN}](?:[-/.,、，。;；:：!！?？'\"]{{1,2}}[{_HAN}](?![{_HAN}])){{2,200}}"
 )
 _HAN_PUNCTUATION = re.compile(r"[-/.,、，。;；:：!！?？'\"]+")
-_ROUNDS = 6
-
-
-def _table() -> dict[str, str]:
-    table = {}
-    for strange, plain in _LOOKALIKES.items():
-        for a, b in zip(strange, plain, strict=False):
-            if b.isascii():
-                table[a] = b
-    for start in (0x1F130, 0x1F150, 0x1F170, 0x1F1E6):
-        table.update({chr(start + i): chr(ord("a") + i) for i in range(26)})
-    return table
-
-
-_LATIN = _table()
-
-
-@lru_cache(maxsize=1)
-def _simplifier() -> Callable[[str], str]:
-    import opencc  # on first use: an import of this package stays light
-
-    convert: Callable[[str], str] = opencc.OpenCC("t2s").convert
-    return convert
-
-
-def _hidden(char: str) -> bool:
-    """Characters without a mark of their own: format, control, tags, fillers, selectors."""
-    if char in "\t\n":
-        return False
-    return (
-        unicodedata.category(char) in ("Cf", "Cc", "Mn", "Me", "Cs")
-        or char in "\u115f\u1160\u3164\uffa0\u2800\u034f"
-        or 0xE0000 <= ord(char) <= 0xE0FFF
-    )
-
-
-def _fold_once(text: str) -> str:
-    out = []
-    for char in unicodedata.normalize("NFKD", text):
-        if _hidden(char):
-            continue
-        if char in "\r\v\f\x85\u2028\u2029":
-            out.append("\n")
-        elif char.isspace() and char not in "\t\n":
-            out.append(" ")
-        elif "\u3400" <= char <= "\u9fff" or ord(char) >= 0x20000:
-            plain = _simplifier()(char)
-            out.append(plain if len(plain) == 1 else char)
-        else:
-            low = char.casefold()
-            out.append("".join(_LATIN.get(c, c) for c in low))
-    return unicodedata.normalize("NFC", "".join(out))
-
-
-class _Folds(dict[str, str]):
-    """Character -> its plain form, worked out on first use."""
-
-    def __missing__(self, char: str) -> str:
-        if char in "\r\v\f\x85\u2028\u2029":
-            value = "\n"
-        else:
-            value, before = _fold_once(char), char
-            for _ in range(_ROUNDS):
-                if value == before:
-                    break
-                before, value = value, "".join(_fold_once(c) for c in value)
-        self[char] = value
-        return value
-
-
-_FOLDS = _Folds()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,19 +148,44 @@ def _han_gaps(found: str) -> Iterator[tuple[int, int]]:
 
 
 def _unleet(word: str) -> str:
+    """The word that leetspeak stands for: a known one where there is, else by the usual signs."""
     if not _MIXED.search(word):
         return word
-    return "".join(_LEET_SIGNS.get(c, c) for c in word.translate(_LEET))
+    ways = [_LEET.get(c, c) for c in word]
+    known = english()
+    read = itertools.islice(itertools.product(*ways), _WAYS)
+    best = max(("".join(w) for w in read), key=lambda w: known.get(w, -99.0))
+    if best in known:
+        return best
+    if _NUMBERED.fullmatch(word):
+        return word
+    if all(piece in known or piece.isdigit() for piece in re.split(r"[!|¡]+", word)):
+        return word
+    if word[0] in "!|¡@$" and word[1:] in known:
+        return word
+    return _usual(word)
+
+
+def _usual(word: str) -> str:
+    return "".join(_USUAL.get(c, c) for c in word)
+
+
+def _known_alone(found: str) -> str:
+    """A number on its own that is a word of leetspeak: 70 is to, 4 is a."""
+    word = _unleet(found)
+    return word if word.isalpha() else found
 
 
 def _once(text: str) -> tuple[str, list[int]]:
-    pieces = [_FOLDS[c] for c in text]
+    pieces = [FOLDS[c] for c in text]
     if text.isascii() and "\r" not in text and not _CONTROL.search(text):
         offsets = list(range(len(text)))
     else:
         offsets = [i for i, piece in enumerate(pieces) for _ in piece]
     draft = _Draft("".join(pieces), [*offsets, len(text)])
+    draft.cut(_PICTURES, _everything)
     draft.cut(_HAN_GAP, _everything)
+    draft.cut(_HAN_BLANK, _everything)
     draft.cut(_HAN_SPLIT, _han_gaps)
     draft.cut(_SPACED, _letter_gaps)
     draft.swap(_LEET_WORD, _unleet)
@@ -240,7 +201,7 @@ def normalize(text: str) -> Normalized:
     Repeated until nothing changes, so that one trick cannot hide another.
     """
     offsets: list[int] | None = None
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         plain, steps = _once(text)
         offsets = steps if offsets is None else [offsets[s] for s in steps]
         if plain == text:
@@ -249,115 +210,75 @@ def normalize(text: str) -> Normalized:
     return Normalized(text, tuple(offsets or [0]))
 
 
-# Encoded stretches -------------------------------------------------------------------------
-
-_BLOBS = 24
-_BLOB_BYTES = 32768
-#: (how, a sign without which there is none, where).
-_ENCODED: tuple[tuple[str, str, re.Pattern[str]], ...] = (
-    (
-        "base64",
-        "",
-        re.compile(
-            r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{4}\s?){4,16000}[A-Za-z0-9+/_-]{0,3}={0,2}"
-        ),
-    ),
-    (
-        "hex",
-        "",
-        re.compile(r"(?<![0-9A-Za-z])(?:(?:0x|\\x)?[0-9A-Fa-f]{2}[\s:,]?){8,16000}(?![0-9A-Za-z])"),
-    ),
-    ("percent", "%", re.compile(r"[^\s%]{0,64}(?:%[0-9A-Fa-f]{2}[^\s%]{0,64}){3,8000}")),
-    ("entity", "&#", re.compile(r"(?:[^\s&]{0,64}&#x?[0-9A-Fa-f]{1,6};){4,8000}")),
-    ("escape", "\\u", re.compile(r"(?:\\u[0-9A-Fa-f]{4}){3,8000}")),
-    ("tags", "", re.compile("[\U000e0020-\U000e007e]{4,16000}")),
-    ("selectors", "", re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{4,16000}")),
-    ("bits", "", re.compile(r"(?<![01])(?:[01]{8}\s?){6,8000}(?![01])")),
-)
-_ROT13 = re.compile(r"(?i)rot[- _]?13|caesar|凯撒")
-_BACKWARD = re.compile(r"(?i)\bbackwards?\b|\brevers(?:e|ed|ing)\b|倒序|反转|倒着|逆序")
-
-
-def _bytes(kind: str, found: str) -> bytes:
-    """The bytes behind an encoded stretch; raises ValueError where there are none."""
-    if kind == "base64":
-        packed = re.sub(r"\s", "", found).translate(str.maketrans("-_", "+/")).rstrip("=")
-        if len(packed) % 4 == 1:
-            packed = packed[:-1]
-        return base64.b64decode(packed + "=" * (-len(packed) % 4), validate=True)
-    if kind == "hex":
-        return binascii.unhexlify(re.sub(r"0x|\\x|[\s:,]", "", found))
-    if kind == "percent":
-        plain = found.encode("utf-8", "surrogatepass")
-        return re.sub(rb"%([0-9A-Fa-f]{2})", lambda m: bytes([int(m.group(1), 16)]), plain)
-    if kind == "entity":
-        return html.unescape(found).encode("utf-8", "surrogatepass")
-    if kind == "escape":
-        codes = re.findall(r"\\u([0-9A-Fa-f]{4})", found)
-        units = b"".join(int(c, 16).to_bytes(2, "little") for c in codes)
-        return units.decode("utf-16-le").encode()
-    if kind == "tags":
-        return bytes(ord(c) - 0xE0000 for c in found)
-    if kind == "selectors":
-        return bytes(
-            ord(c) - 0xFE00 if ord(c) < 0xFF00 else (ord(c) - 0xE0100 + 16) & 0xFF for c in found
-        )
-    bits = re.sub(r"\s", "", found)
-    return bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits) - 7, 8))
-
-
-def _readable(data: bytes) -> str:
-    """The text in `data`, "" where it does not read like language."""
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        return ""
-    letters = sum(c.isalpha() or c.isspace() for c in text)
-    whole = len(text) >= 4 and letters >= 0.7 * len(text) and text.isprintable() | ("\n" in text)
-    return text if whole else ""
-
-
-def _decoded(text: str, depth: int) -> Iterator[View]:
-    count = 0
-    for kind, sign, pattern in _ENCODED:
-        if sign not in text:
-            continue
-        for match in pattern.finditer(text):
-            count += 1
-            if count > _BLOBS:
-                return
-            try:
-                plain = _readable(_bytes(kind, match.group()[:_BLOB_BYTES]))
-            except ValueError:
-                continue
-            if not plain or plain == match.group():
-                continue
-            whole = (match.start(), match.end())
-            yield View(f"decoded.{kind}", plain, whole=whole)
-            yield View(f"decoded.{kind}", normalize(plain).text, whole=whole)
-            if depth:
-                for inner in _decoded(plain, depth - 1):
-                    yield View(inner.kind, inner.text, whole=whole)
+#: Codes within codes that are undone, and readings of one text at most.
+_DEPTH, _READINGS = 3, 48
+_HAN_ANY = re.compile(rf"[{_HAN}]")
+#: An override and what it turns round, up to its end.
+_OVERRIDE = re.compile("[\u202d\u202e]([^\u202a-\u202e\u2066-\u2069\n]*)[\u202c\u2069]?")
+_LATIN_RUN = re.compile(r"[A-Za-z\u00c0-\u01dc\u0300-\u030c]{2}")
 
 
 def views(text: str) -> Iterator[View]:
-    """The readings of `text` to judge: raw, normalised where it differs, and what it encodes."""
+    """The readings of `text` to judge: raw, normalised where it differs, and what it hides.
+
+    Plain text has the first two at most. No more than 50 readings are made of one text.
+    """
     yield View("raw", text)
     plain = normalize(text)
     if plain.text != text:
         yield View("normalised", plain.text, plain.offsets)
-        if re.search(r"(?<=[a-z])[1!|]|[1!|](?=[a-z])", text.lower()):
-            # `1` is i in k1ll and l in exp1osive; same length, so the offsets hold.
-            other = normalize(re.sub(r"(?<=[A-Za-z@$0-9])[1!|](?=[A-Za-z@$0-9])", "l", text))
-            if other.text != plain.text:
-                yield View("normalised", other.text, other.offsets)
-        if len(_LEET_DIGITS.findall(text.lower())) >= 2:
-            # Where words are written so, digits standing alone are words too: `h0w 70 k1ll 4`.
-            everywhere = normalize(text.translate(_LEET))
-            yield View("normalised", everywhere.text, everywhere.offsets)
-    yield from _decoded(text, 1)
+        if len(_LEET_INSIDE.findall(text.lower())) >= 2:
+            # Where words are written so, numbers alone are words too: `h0w 70 k1ll 4`.
+            everywhere = _LEET_ALONE.sub(lambda m: _known_alone(m.group()), plain.text)
+            if everywhere != plain.text:
+                yield View("normalised", everywhere, plain.offsets)
+    yield from itertools.islice(_hidden(text, plain, _DEPTH), _READINGS)
+
+
+def _hidden(text: str, plain: Normalized, depth: int) -> Iterator[View]:
+    """What `text`, whose plain form is `plain`, says in another writing."""
     everything = (0, len(text))
-    if _ROT13.search(text):
-        yield View("decoded.rot13", codecs.encode(text, "rot13"), whole=everything)
-    if _BACKWARD.search(text):
-        yield View("decoded.backward", text[::-1], whole=everything)
+    if "\u202e" in text:
+        turned = _OVERRIDE.sub(lambda m: m[1][::-1] if m[0][0] == "\u202e" else m[1], text)
+        yield View("decoded.bidi", normalize(turned).text, whole=everything)
+    for kind, inner, start, end in _encoded.decoded(text):
+        again = normalize(inner)
+        if not _encoded.is_code(inner):
+            yield View(f"decoded.{kind}", inner, whole=(start, end))
+            if again.text != inner:
+                yield View(f"decoded.{kind}", again.text, whole=(start, end))
+        if depth:
+            for view in _hidden(inner, again, depth - 1):
+                yield View(view.kind, view.text, whole=(start, end))
+    for kind, turned in _ciphers.readings(text if text.isascii() else plain.text):
+        yield View(f"decoded.{kind}", turned, whole=everything)
+        again = normalize(turned)
+        if again.text != turned.lower():
+            yield View(f"decoded.{kind}", again.text, whole=everything)
+    yield from _rewritten(text, plain)
+
+
+def _rewritten(text: str, plain: Normalized) -> Iterator[View]:
+    """Readings of the plain text that keep their way back, character by character."""
+    if plain.text != text:
+        apart = _ciphers.parted(plain.text, text.lower())
+        if apart is not None:
+            yield _from(plain, "normalised", *apart)
+    if _LATIN_RUN.search(text) or _LATIN_RUN.search(plain.text):
+        spoken = _pinyin.from_pinyin(text)
+        if spoken is not None:
+            again = normalize(spoken[0])
+            yield View("decoded.pinyin", again.text, tuple(spoken[1][o] for o in again.offsets))
+        elif plain.text != text.lower():
+            spoken = _pinyin.from_pinyin(plain.text)
+            if spoken is not None:
+                yield _from(plain, "decoded.pinyin", *spoken)
+    if _HAN_ANY.search(plain.text):
+        whole = _parts.joined(plain.text)
+        if whole is not None:
+            yield _from(plain, "decoded.parts", *whole)
+
+
+def _from(plain: Normalized, kind: str, text: str, offsets: list[int]) -> View:
+    """A view of `text`, whose offsets lead into the plain text."""
+    return View(kind, text, tuple(plain.offsets[o] for o in offsets))
