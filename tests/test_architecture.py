@@ -63,6 +63,7 @@ HEAVY = {
         "retrieval/embed/*.py",
         "retrieval/rerank/*.py",
         "retrieval/fit/*.py",
+        "safety/moderator/_causal.py",
     ),
     "openvino": ("retrieval/embed/_openvino.py",),
     "transformers": (
@@ -70,6 +71,7 @@ HEAVY = {
         "retrieval/embed/*.py",
         "retrieval/rerank/*.py",
         "retrieval/fit/*.py",
+        "safety/moderator/_causal.py",
     ),
     "sentence_transformers": ("retrieval/embed/*.py", "retrieval/rerank/*.py"),
     "peft": ("assistant/policy/local.py",),
