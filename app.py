@@ -7,6 +7,7 @@ to callables given here, and never imports what becomes of them.
 from __future__ import annotations
 
 import argparse
+import getpass
 import logging
 import sys
 import time
@@ -18,7 +19,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from assistant import Assistant, Reply, Settings, build_assistant, load, terminal
+from assistant import Assistant, Reply, Settings, build_assistant, docket, load, terminal
+from assistant.build import AUDIT
 from assistant.errors import AssistantError
 from assistant.memory import Memory
 from assistant.schema import Feedback, TurnRecord
@@ -31,7 +33,10 @@ from retrieval.schema import IngestSummary
 from rlhf import exports
 from rlhf.errors import RlhfError
 from rlhf.preferences import PreferenceStore
+from safety import build_guard
+from safety.appeal import Appeals
 from safety.errors import SafetyError
+from safety.rates import RateReader
 
 OURS = (AssistantError, RetrievalError, SafetyError, RlhfError)
 
@@ -74,6 +79,14 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--every", type=float, metavar="MINUTES", help="check it this often")
     sub = command("sync", sync, "bring every source up to date")
     sub.add_argument("--every", action="store_true", help="go on, each at its interval")
+    sub = command("appeal", appeal, "have a safety decision scored again and reviewed")
+    sub.add_argument("decision", help="id of the decision, as the refusal shows it")
+    sub.add_argument("--text", help="the text it is about, where it was not kept")
+    sub = command("review", review, "list appeals, uphold or overturn one")
+    sub.add_argument("what", choices=["list", "uphold", "overturn"])
+    sub.add_argument("decision", nargs="?", default="", help="id of the appeal's decision")
+    sub.add_argument("--note", default="", help="why")
+    sub.add_argument("--reviewer", default="", help="who decides; the name of this account")
     command("status", status, "what is indexed, how fresh it is, and which policy answers")
     sub = command("forget", forget, "remove a source or a document from the knowledge base")
     sub.add_argument("name", metavar="PATH|URL")
@@ -139,6 +152,7 @@ def ask(options: argparse.Namespace, settings: Settings) -> int:
         )
     out.print(reply.text, markup=False, highlight=False, soft_wrap=True)
     _print_sources(reply)
+    _print_refusal(reply)
     if options.why:
         _print_why(reply)
     err.print(
@@ -230,6 +244,7 @@ def status(options: argparse.Namespace, settings: Settings) -> int:
     named = f" ({escape(model)})" if model else ""
     out.print(f"policy {escape(policy)}{named}, encoder {escape(encoder)}", soft_wrap=True)
     out.print(f"moderators: {', '.join(settings.safety.moderators)}")
+    docket.rates(RateReader(settings.home / AUDIT).read(), out)
     kinds = ", ".join(f"{number} {kind}" for kind, number in counts.feedback) or "none"
     out.print(
         f"logged: {counts.turns} turns of {counts.users} users, {counts.trainable} of them with "
@@ -259,6 +274,8 @@ def forget_user(options: argparse.Namespace, settings: Settings) -> int:
     finally:
         memory.close()
         preferences.close()
+    if (settings.home / AUDIT).exists():
+        Appeals(settings.home / AUDIT, settings.safety).forget(options.user)
     out.print(f"{conversations} conversations and {turns} logged turns deleted.")
     return 0
 
@@ -272,6 +289,30 @@ def export(options: argparse.Namespace, settings: Settings) -> int:
     finally:
         preferences.close()
     out.print(f"{written} lines written to {escape(str(options.file))}.")
+    return 0
+
+
+def appeal(options: argparse.Namespace, settings: Settings) -> int:
+    """Score a decision again with all moderators, and put it before a reviewer."""
+    appeals = Appeals(settings.home / AUDIT, settings.safety)
+    guard = build_guard(settings.safety, None)
+    docket.show(appeals.file(options.decision, guard, options.text), out)
+    return 0
+
+
+def review(options: argparse.Namespace, settings: Settings) -> int:
+    """List the open appeals, or decide one."""
+    appeals = Appeals(settings.home / AUDIT, settings.safety)
+    if options.what == "list":
+        if options.decision:
+            docket.show(appeals.get(options.decision), out)
+        else:
+            docket.listing(appeals.cases(), out)
+        return 0
+    reviewer = options.reviewer or getpass.getuser()
+    state = docket.STATES[options.what]
+    done = appeals.review(options.decision, state, reviewer, options.note)
+    docket.reviewed(done, appeals.queue, out)
     return 0
 
 
@@ -315,6 +356,12 @@ def _pairs(values: Sequence[str]) -> dict[str, str]:
             raise AssistantError(f"--set {value}: write it as KEY=VALUE")
         pairs[key.strip()] = text
     return pairs
+
+
+def _print_refusal(reply: Reply) -> None:
+    decision = docket.decision(reply)
+    if decision:
+        err.print(f"[dim]decision {decision} · wrong? plumbline appeal {decision}[/]")
 
 
 def _print_sources(reply: Reply) -> None:

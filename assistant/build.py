@@ -17,6 +17,9 @@ from safety import build_guard
 #: The product's own guide: the first knowledge base.
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
+#: The audit log, in the folder of the data.
+AUDIT = "audit.jsonl"
+
 
 def build_assistant(
     settings: Settings,
@@ -40,7 +43,7 @@ def build_assistant(
     if settings.docs and DOCS.is_dir():
         for _ in knowledge.ingest([DOCS]):
             pass
-    guard = build_guard(settings.safety, home / "audit.jsonl" if settings.safety.audit else None)
+    guard = build_guard(settings.safety, home / AUDIT if settings.safety.audit else None)
     memory = Memory(home / "conversations.db")
     policy = build_policy(settings, knowledge)
     return Assistant(settings, knowledge, guard, policy, memory, on_turn, on_feedback)

@@ -92,11 +92,12 @@ class Docket:
             db.execute("DELETE FROM kept WHERE at <= ?", (time.time() - days * DAY,))
 
     def file(self, key: str, user: str, text: str | None, record: dict[str, Any]) -> None:
-        """Take in an appeal, open."""
+        """Take in an appeal, open; one that was reviewed stays as it is."""
         with self._open() as db:
             db.execute(
-                "INSERT OR REPLACE INTO appeal (id, user, at, state, text, record) "
-                "VALUES (?, ?, ?, 'open', ?, ?)",
+                "INSERT INTO appeal (id, user, at, state, text, record) "
+                "VALUES (?, ?, ?, 'open', ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                "text = excluded.text, record = excluded.record WHERE state = 'open'",
                 (key, user, time.time(), text, json.dumps(record, ensure_ascii=False)),
             )
 

@@ -22,13 +22,14 @@ from assistant.errors import (
     TurnNotFound,
 )
 from assistant.schema import Excerpt, Reply, Turn
-from assistant.ui import render_chat, render_panel, render_side
+from assistant.ui import render_chat, render_panel, render_safety, render_side
 from assistant.ui.base import AssistantLike
 from assistant.ui.layout import Page, Play, Updates, relabel
 from assistant.ui.pace import Runs
 from assistant.ui.state import View
 from assistant.ui.strings import say
 from retrieval.errors import RetrievalError
+from safety.rates import RateReader
 
 USER = "local"
 
@@ -47,6 +48,7 @@ class Desk:
     folders: bool
     asking: Runs = field(default_factory=Runs)
     reading: Runs = field(default_factory=Runs)
+    audit: RateReader | None = None
 
     def turns(self, view: View) -> list[Turn]:
         """The conversation on the page, as the database has it now."""
@@ -80,7 +82,17 @@ class Desk:
             self.page.sessions: render_side.sessions(chats, view.conversation_id, view.language),
             self.page.shelf: render_side.shelf(status, view.language, note),
             self.page.status: render_side.summary_line(status, view.language),
+            self.page.safety: self._safety(view),
         }
+
+    def _safety(self, view: View) -> str:
+        if self.audit is None:
+            return render_safety.silent("safety_off", view.language)
+        try:
+            return render_safety.safety(self.audit.read(), view.language)
+        except OSError as error:
+            logger.error("rates_not_read error=%s", type(error).__name__)
+            return render_safety.silent("safety_unread", view.language)
 
     def draw_all(self, view: View) -> Updates:
         """The whole page."""

@@ -38,6 +38,7 @@ class Page:
     progress: gr.Markdown
     shelf: gr.Markdown
     consent: gr.Checkbox
+    safety: gr.Markdown
     status: gr.Markdown
     language: gr.Radio
     history: gr.Markdown
@@ -134,6 +135,7 @@ def _sidebar(language: Language, folders: bool) -> dict[str, Any]:
         container=False,
         elem_id="pl-consent",
     )
+    parts["safety"] = _html("pl-safety")
     return parts
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from assistant.docket import decision
 from assistant.schema import Citation, Reply, Turn
 from assistant.ui.render import answer, button, escape, page, reply_html
 from assistant.ui.render_panel import short, step_name
@@ -100,7 +101,8 @@ def _answer(turn: Turn, view: View) -> str:
     language, reply = view.language, turn.reply
     flag = ""
     if reply.outcome in _FLAGGED:
-        flag = f'<div class="pl-flag">{escape(say(language, f"outcome_{reply.outcome}"))}</div>'
+        words = escape(say(language, f"outcome_{reply.outcome}"))
+        flag = f'<div class="pl-flag">{words}{_decision(reply, language)}</div>'
     said = view.note[1] if view.note[0] == turn.id else ""
     note = ""
     if said and said != ASK_WHY:
@@ -108,6 +110,15 @@ def _answer(turn: Turn, view: View) -> str:
     forms = _forms(turn, language, asking=said == ASK_WHY)
     ui = f'<div lang="{language}">{_actions(turn, language)}{note}{forms}</div>'
     return f'{flag}<div class="pl-text">{reply_html(reply, language)}</div>{ui}'
+
+
+def _decision(reply: Reply, language: Language) -> str:
+    """The id to object to a refusal with."""
+    found = decision(reply)
+    if not found:
+        return ""
+    label, info = say(language, "decision", id=found), say(language, "decision_info", id=found)
+    return f' <small class="pl-code" title="{escape(info)}">{escape(label)}</small>'
 
 
 def _actions(turn: Turn, language: Language) -> str:

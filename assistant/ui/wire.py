@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from assistant.build import AUDIT
 from assistant.config import Settings
 from assistant.ui import layout, render_side
 from assistant.ui.actions import Actions
@@ -19,6 +20,7 @@ from assistant.ui.shelf import Shelf
 from assistant.ui.state import View
 from assistant.ui.strings import LANGUAGES, pick
 from assistant.ui.turns import Turns
+from safety.rates import RateReader
 
 LANGUAGE_COOKIE = "plumbline_language"
 CONSENT_COOKIE = "plumbline_consent"
@@ -39,7 +41,8 @@ def build_blocks(assistant: AssistantLike, settings: Settings) -> gr.Blocks:
     with blocks:
         language = pick(settings.serve.language, "", "")
         page = layout.build(language, folders=folders)
-        desk = Desk(assistant, settings, page, folders)
+        audit = RateReader(settings.home / AUDIT) if settings.safety.audit else None
+        desk = Desk(assistant, settings, page, folders, audit=audit)
         turns, shelf = Turns(desk), Shelf(desk)
         actions = Actions(desk, turns, shelf)
         _wire_page(blocks, desk, actions)

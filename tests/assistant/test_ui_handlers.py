@@ -22,6 +22,8 @@ from assistant.ui.layout import Updates
 from assistant.ui.shelf import Shelf
 from assistant.ui.state import View
 from assistant.ui.turns import Turns
+from safety.audit import AuditLog, Entry
+from safety.rates import RateReader
 from tests.assistant.ui_double import Double
 
 
@@ -41,7 +43,8 @@ class Rig:
         self.double = Double.with_guide()
         with gr.Blocks(analytics_enabled=False):
             self.page = layout.build("en", folders=folders)
-        self.desk = Desk(self.double, Settings(home=home), self.page, folders)
+        audit = RateReader(home / "audit.jsonl")
+        self.desk = Desk(self.double, Settings(home=home), self.page, folders, audit=audit)
         self.turns = Turns(self.desk)
         self.shelf = Shelf(self.desk)
         self.actions = Actions(self.desk, self.turns, self.shelf)
@@ -290,3 +293,13 @@ def test_every_word_changes_with_the_language(rig: Rig) -> None:
     assert english.keys() == chinese.keys()
     same = [k for k in english if english[k] == chinese[k] and k is not rig.page.live]
     assert same == []
+
+
+def test_the_safety_section_follows_the_log(rig: Rig, tmp_path: Path) -> None:
+    """After each turn the sidebar tells of the decisions as the log has them then."""
+    rig.ask("How do I add documents?")
+    assert "0 texts checked, 0 stopped" in rig.text("safety")
+    entry = Entry("d", "input", "refuse", "hate", "r", "rules", "", "t", 1, language="zh")
+    AuditLog(tmp_path / "audit.jsonl", sync=False).append([entry], {"input.en": 4})
+    rig.ask("Which formats are supported?")
+    assert "5 texts checked, 1 stopped" in rig.text("safety")

@@ -4,14 +4,17 @@ import re
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import cast
 
 import pytest
 
-from assistant.schema import Citation, Conversation, Excerpt, Reply, Turn
-from assistant.ui import render, render_chat, render_panel, render_side
+from assistant.schema import Citation, Conversation, Excerpt, Outcome, Reply, Turn
+from assistant.ui import render, render_chat, render_panel, render_safety, render_side
 from assistant.ui.state import Comparison, Live, View
 from assistant.ui.strings import Language
 from retrieval.schema import FileReport, IndexStatus, IngestProgress, IngestSummary, RootStatus
+from safety.rates import Rate, Rates
+from safety.schema import Verdict
 from tests.assistant.ui_double import Double
 
 HOSTILE = (
@@ -321,3 +324,46 @@ def test_the_status_line_tells_what_is_wrong(language: Language) -> None:
     assert "25%" in lines[2]
     assert "full" in lines[3]
     assert "<b>" not in lines[3]
+
+
+def test_a_refusal_shows_which_decision_it_was() -> None:
+    """A refused turn names the decision to object to; an answer and a crisis reply name none."""
+    turn = _refused("refused")
+    shown = render_chat.transcript([turn], View(language="en"), documents=1)
+    assert "Decision 0123abcd" in shown
+    assert "plumbline appeal 0123abcd" in shown
+    assert "判定 0123abcd" in render_chat.transcript([turn], View(language="zh"), documents=1)
+    for outcome in ("answered", "crisis"):
+        quiet = render_chat.transcript([_refused(outcome)], View(language="en"), documents=1)
+        assert "0123abcd" not in quiet
+
+
+def _refused(outcome: str) -> Turn:
+    """Make a turn that was stopped, with this outcome."""
+    double = Double.with_guide()
+    reply = list(double.stream("How do I add documents?"))[-1].reply
+    assert reply is not None
+    stop = Verdict("refuse", "illicit", 0.9, "input", "rules", decision_id="0123abcd" * 4)
+    verdicts = (*reply.verdicts, stop)
+    changed = replace(reply, outcome=cast(Outcome, outcome), verdicts=verdicts)
+    return Turn("t1", reply.conversation_id, "?", changed, time.time())
+
+
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("en", ("Safety", "10 texts checked, 3 stopped", "hate", "question · Chinese", "30.0%")),
+        ("zh", ("安全", "检查 10 段文字，拦下 3 段", "仇恨", "中文", "30.0%")),
+    ],
+)
+def test_the_sidebar_says_how_often_texts_are_stopped(
+    language: Language, words: tuple[str, ...]
+) -> None:
+    """Sums and shares by category and language, in both languages, and no markup of a log's."""
+    rates = Rates(7.0, 10, 3, (Rate("input", "zh", "hate", 3, 10),))
+    shown = render_safety.safety(rates, language)
+    assert [word for word in words if word not in shown] == []
+    strange = Rates(7.0, 1, 1, (Rate("input", "en", "<script>", 1, 1),))
+    assert "<script>" not in render_safety.safety(strange, language)
+    empty = render_safety.safety(Rates(7.0, 0, 0, ()), language)
+    assert "<table>" not in empty
