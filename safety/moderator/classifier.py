@@ -14,7 +14,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, get_args
 
@@ -97,6 +97,11 @@ class Classifier:
         """SHA-256 over policy file and weights: what a decision was made with."""
         return hashlib.sha256(f"{self._levels.sha256} {self._scorer.id}".encode()).hexdigest()
 
+    @property
+    def model(self) -> str:
+        """SHA-256 of the name and revision of the network's weights."""
+        return hashlib.sha256(self._scorer.id.encode()).hexdigest()
+
     def probabilities(self, texts: Sequence[str], side: Side) -> tuple[Scores, list[Span]]:
         """(len(texts), len(HEADS)) of the worst window of each text, and where that one lies."""
         pieces: dict[str, None] = {}
@@ -169,7 +174,7 @@ class Classifier:
             rank = (SEVERITY.index(verdict.action), verdict.score)
             if rank > (SEVERITY.index(best.action), best.score):
                 best = verdict
-        return best
+        return replace(best, scores=tuple(_by_category(row).items()))
 
 
 def category_of(head: str) -> Category:
