@@ -56,6 +56,9 @@ class PolicySettings(BaseModel):
     unsupported: Literal["drop", "flag"] = Field(
         "drop", description="what happens to a sentence no cited passage supports"
     )
+    quarantine: Literal["cut", "drop"] = Field(
+        "cut", description="of a passage with planted instructions: drop them, or all of it"
+    )
     min_confidence: float = Field(
         -1.0, ge=-1, le=1, description="abstain below this; -1 = the policy's calibrated threshold"
     )

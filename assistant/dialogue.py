@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-from assistant import lookup, steps
+from assistant import lookup, quarantine, steps
 from assistant.config import Settings
 from assistant.memory import Memory
 from assistant.policy.base import Policy
@@ -45,7 +45,7 @@ STEPS: tuple[tuple[str, Callable[[State, Parts], str]], ...] = (
     ("recall", steps.recall),
     ("understand", steps.interpret),
     ("retrieve", lookup.retrieve),
-    ("screen passages", steps.screen_passages),
+    ("screen passages", quarantine.screen_passages),
     ("prompt", steps.write_prompt),
 )
 
@@ -105,7 +105,7 @@ class Assistant:
         )
         state.history = self._memory.turns(conversation, user_id)
         yield from self._run(state)
-        reply = self._reply(state, turn_id=uuid4().hex)
+        reply = self._reply(state)
         self._memory.add(Turn(reply.turn_id, conversation, text, reply, time.time()), user_id)
         self._log(state, reply, position=0)
         yield Event("reply", reply=reply)
@@ -157,11 +157,12 @@ class Assistant:
             consent,
             self._sampling(variant=made),
             readers,
+            turn_id,
         )
         everything = self._memory.turns(turn.conversation_id, user_id)
         state.history = everything[: [t.id for t in everything].index(turn_id)]
         yield from self._run(state)
-        reply = self._reply(state, turn_id=turn_id)
+        reply = self._reply(state)
         self._memory.add_candidate(reply)
         self._log(state, reply, position=made)
         yield Event("reply", reply=reply)
@@ -237,10 +238,10 @@ class Assistant:
             seconds=policy.seconds,
         )
 
-    def _reply(self, state: State, turn_id: str) -> Reply:
+    def _reply(self, state: State) -> Reply:
         assert state.outcome is not None
         return Reply(
-            turn_id=turn_id,
+            turn_id=state.turn_id,
             candidate_id=uuid4().hex,
             conversation_id=state.conversation_id,
             text=state.answer,

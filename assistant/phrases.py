@@ -43,8 +43,9 @@ PHRASES: dict[str, dict[str, str]] = {
         "zh": "谢谢指出，我之前的回答可能有误，但在文档中没有找到关于“{query}”的更好答案。",
     },
     "set_aside": {
-        "en": "Passages set aside because they try to give me instructions: {number}.",
-        "zh": "另有 {number} 段资料试图向我下达指令，未被采用。",
+        "en": "Passages set aside, whole or in part, because they try to give me instructions: "
+        "{number}.",
+        "zh": "另有 {number} 段资料试图向我下达指令，其全部或部分未被采用。",
     },
     "any_date": {
         "en": "Within “{phrase}” I found no answer in the documents, so this comes from documents "
@@ -110,6 +111,7 @@ _DETAILS_ZH = tuple(
         (r": (\d+) passages, of any date$", r"：\1 段，不限日期"),
         (r": (\d+) passages", r"：\1 段"),
         (r"(\d+) set aside", r"搁置 \1 段"),
+        (r"(\d+) cut\b", r"删节 \1 段"),
         (r"(\d+) pass\b", r"\1 段通过"),
         (r"(\d+) citations", r"\1 处引用"),
         (r"first question", "第一个问题"),

@@ -43,13 +43,15 @@ class Prompt:
     """What a policy is given: rendered messages for one that writes, data for one that quotes.
 
     `messages` is the only rendering (see `assistant.prompt`); passage number n in it is
-    `passages[n - 1]`. `question` is the user's question made standalone.
+    `passages[n - 1]`. `question` is the user's question made standalone. `mark` is the word before
+    every quoted sentence in `messages`, "" where nothing was rendered.
     """
 
     messages: tuple[Message, ...]
     question: str
     passages: tuple[Passage, ...]
     language: str
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +210,8 @@ class Consent:
 class TurnRecord:
     """One turn as the preference log takes it: everything needed to train on it later.
 
-    `prompt` is the rendered prompt, verbatim; `prompt_sha256` its hash; `shown` is False for a
-    candidate made but never displayed.
+    `prompt` is the rendered prompt, verbatim but for the canary, which no log holds;
+    `prompt_sha256` its hash; `shown` is False for a candidate made but never displayed.
     """
 
     turn_id: str

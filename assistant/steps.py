@@ -6,17 +6,19 @@ A step returns one line for "why this answer". A step that ends the turn sets `s
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from uuid import uuid4
 
 from assistant.config import Settings
 from assistant.errors import PolicyError
-from assistant.grounding import Grounded, Grounder, SentenceStream
+from assistant.grounding import Grounded, Grounder, SentenceStream, marks_removed
 from assistant.memory import Memory, window
 from assistant.phrases import abstain, say
 from assistant.policy.base import Policy
-from assistant.prompt import render
+from assistant.prompt import canary_line, mark_of, render, unmarked, with_canary
 from assistant.schema import (
     Citation,
     Consent,
@@ -35,7 +37,10 @@ from retrieval.period import Period
 from retrieval.schema import Passage
 from retrieval.text import content_words, is_han, is_stop, query_terms
 from safety import Context, Guard, Verdict
+from safety.control import inert
 from safety.leaks import mask
+from safety.links import neutralise
+from safety.refusal import refusal_reply
 
 NOTHING_YET = Understanding("question", "", False, "en", "")
 _ADDRESS = re.compile(r"(?:https?://|www\.)[^\s<>\"'`\[\]{}()）】」，。、；]+")
@@ -44,13 +49,23 @@ SOCIAL = ("greeting", "thanks", "farewell", "capability")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The concrete parts a turn runs through."""
+    """The concrete parts a turn runs through.
+
+    `canary` is a word that stands in the system message of policies that write, and that no
+    answer may hold: the same for the whole process, and in no log.
+    """
 
     settings: Settings
     knowledge: KnowledgeBase
     guard: Guard
     policy: Policy
     memory: Memory
+    canary: str = field(default_factory=lambda: secrets.token_hex(12), repr=False)
+
+    @property
+    def writes(self) -> bool:
+        """Whether the policy reads the rendered prompt; one that only quotes says that not."""
+        return bool(getattr(self.policy, "writes", True))
 
 
 @dataclass(slots=True)
@@ -65,6 +80,7 @@ class State:
     consent: Consent
     sampling: Sampling
     readers: frozenset[str] | None = None
+    turn_id: str = field(default_factory=lambda: uuid4().hex)
     history: list[Turn] = field(default_factory=list)
     text: str = ""
     understanding: Understanding = NOTHING_YET
@@ -127,27 +143,19 @@ def interpret(state: State, parts: Parts) -> str:
     return f"{found.intent}: {found.reason}"
 
 
-def screen_passages(state: State, parts: Parts) -> str:
-    """Passages that try to instruct the assistant are set aside."""
-    context = Context(language=state.language, conversation=state.conversation_id)
-    texts = [p.chunk.text for p in state.passages]
-    verdicts = parts.guard.screen_many(texts, "passage", context)
-    state.verdicts.extend(v for v in verdicts if v.action != "allow")
-    kept = [p for p, v in zip(state.passages, verdicts, strict=True) if not v.stops]
-    aside = len(state.passages) - len(kept)
-    state.passages = kept
-    return f"{aside} set aside" if aside else f"{len(kept)} pass"
-
-
 def write_prompt(state: State, parts: Parts) -> str:
     """The one rendering, within the policy's context."""
     policy = parts.settings.policy
+    room = policy.context_tokens - policy.max_tokens
+    if parts.writes:
+        room -= parts.policy.count_tokens(canary_line(parts.canary, state.language)) + 2
     state.prompt = render(
         state.understanding.query,
         state.passages,
         state.past,
         state.language,
-        budget=max(policy.context_tokens - policy.max_tokens, 128),
+        mark=mark_of(state.turn_id),
+        budget=max(room, 128),
         count_tokens=parts.policy.count_tokens,
     )
     return f"{len(state.prompt.passages)} passages, {len(state.prompt.messages)} messages"
@@ -164,7 +172,7 @@ def compose(state: State, parts: Parts) -> Iterator[str]:
     shown: list[str] = []
     try:
         for sentence in _sentences(state, parts, grounder):
-            passed = _screened(sentence.text, state, parts)
+            passed = _screened(sentence.text, shown, grounder.citations, state, parts)
             if passed is None:
                 return
             piece = _joined(shown, passed)
@@ -172,11 +180,14 @@ def compose(state: State, parts: Parts) -> Iterator[str]:
             yield piece
     except PolicyError as error:
         state.outcome = "failed"
-        state.answer = say("failed", state.language, reason=str(error))
+        reason = str(error).replace(parts.canary, "***")  # an endpoint may quote its prompt
+        state.answer = say("failed", state.language, reason=reason)
         return
     finally:
         state.citations = tuple(_unleaked(c) for c in grounder.citations)
-    state.answer = "".join(shown)
+    cited = grounder.citations
+    # once more as a whole: a link's parts may stand in several sentences
+    state.answer, _ = neutralise("".join(shown), _targets(cited, state.passages), _sources(cited))
     if state.answer:
         state.outcome = "answered"
     elif grounder.dropped:
@@ -226,17 +237,20 @@ def _annotated(state: State, corrected: bool) -> str:
 def _sentences(state: State, parts: Parts, grounder: Grounder) -> Iterator[Grounded]:
     assert state.prompt is not None
     cutter = SentenceStream()
-    for delta in parts.policy.stream(state.prompt, state.sampling):
+    mark = state.prompt.mark
+    given = with_canary(state.prompt, parts.canary) if parts.writes else state.prompt
+    for delta in parts.policy.stream(given, state.sampling):
         _note(state, delta)
         if delta.quote is not None:
             found = [grounder.quote(delta)]
         else:
-            found = [grounder.sentence(s) for s in cutter.feed(delta.text)]
+            found = [grounder.sentence(unmarked(s, mark)) for s in cutter.feed(delta.text)]
         yield from (g for g in found if g is not None)
     rest = cutter.flush() if state.finish != "abstain" else []
     if state.finish == "length" and grounder.citations:
         return  # the last sentence was cut off, and there are whole ones
-    yield from (g for g in map(grounder.sentence, rest) if g is not None)
+    last = (grounder.sentence(unmarked(s, mark)) for s in rest)
+    yield from (g for g in last if g is not None)
 
 
 def _note(state: State, delta: Delta) -> None:
@@ -247,13 +261,19 @@ def _note(state: State, delta: Delta) -> None:
         state.confidence = delta.confidence
 
 
-def _screened(text: str, state: State, parts: Parts) -> str | None:
-    """The sentence as it may be shown, or None where the whole answer must be withdrawn."""
+def _screened(
+    text: str, shown: list[str], cited: tuple[Citation, ...], state: State, parts: Parts
+) -> str | None:
+    """The sentence as it may be shown, or None where the whole answer must be withdrawn.
+
+    The rules that hold whatever the moderators say: links lead to what is cited, nothing is
+    loaded from elsewhere, no control token and no canary leaves, not even over several sentences.
+    """
     context = Context(
         language=state.language,
         conversation=state.conversation_id,
-        # an address the documents hold word for word carries nothing of the conversation away
-        allowed_urls=_addresses(state.passages),
+        canary=parts.canary,
+        allowed_urls=_targets(cited, state.passages),
     )
     verdict = parts.guard.screen(text, "output", context)
     if verdict.action != "allow":
@@ -262,7 +282,11 @@ def _screened(text: str, state: State, parts: Parts) -> str | None:
         state.outcome = "crisis" if verdict.action == "crisis" else "refused"
         state.answer = verdict.reply
         return None
-    return verdict.safe_text or text
+    if shown and mask(marks_removed("".join([*shown, text])), parts.canary).canary:
+        state.outcome, state.answer = "refused", refusal_reply("attack", state.language, "output")
+        return None
+    safe, _ = neutralise(verdict.safe_text or text, context.allowed_urls, _sources(cited))
+    return inert(safe)
 
 
 def _unleaked(citation: Citation) -> Citation:
@@ -271,9 +295,20 @@ def _unleaked(citation: Citation) -> Citation:
     return citation if masked == citation.quote else replace(citation, quote=masked)
 
 
-def _addresses(passages: list[Passage]) -> frozenset[str]:
-    found = {a for p in passages for a in _ADDRESS.findall(p.chunk.text)}
-    return frozenset(found | {a.rstrip(".,:;!?") for a in found})
+def _targets(cited: tuple[Citation, ...], passages: list[Passage]) -> frozenset[str]:
+    """Where links may lead: the cited sources, and the addresses in their cited passages.
+
+    An address that a document holds word for word carries nothing of the conversation away.
+    """
+    places = {(c.document_id, c.chunk_id) for c in cited}
+    bodies = [p.chunk.text for p in passages if (p.chunk.document_id, p.chunk.id) in places]
+    found = {a for body in bodies for a in _ADDRESS.findall(body)}
+    return frozenset(found | {a.rstrip(".,:;!?") for a in found} | _sources(cited))
+
+
+def _sources(cited: tuple[Citation, ...]) -> frozenset[str]:
+    """Addresses of the cited documents; what is loaded unasked may come from nowhere else."""
+    return frozenset(c.source for c in cited if _ADDRESS.fullmatch(c.source))
 
 
 def _joined(shown: list[str], text: str) -> str:
@@ -300,5 +335,6 @@ def _absent(query: str, parts: Parts) -> list[str]:
 def _near(state: State) -> list[str]:
     places = []
     for passage in state.passages[:3]:
-        places.append(" › ".join((passage.title, *passage.chunk.headings[-1:])))
+        place = mask(" › ".join((passage.title, *passage.chunk.headings[-1:]))).text
+        places.append(inert(neutralise(place, frozenset())[0]))  # a heading is a document's word
     return list(dict.fromkeys(places))[:2]

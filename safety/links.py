@@ -57,6 +57,8 @@ _OPENING = re.compile(r"<[A-Za-z/!?]")
 #: Nothing to do where none of these stands; most answers end here.
 _SUSPECT = re.compile(r"\]\(|\]\[|\]:|<[/a-z]|:/|www\.|data:|javascript:", re.IGNORECASE)
 Allowed = Callable[[str], bool]
+#: What a link may lead to, and what an image may be loaded from.
+Rules = tuple[Allowed, Allowed]
 
 
 def _listed(urls: frozenset[str]) -> Allowed:
@@ -114,15 +116,20 @@ def _blocks(text: str) -> list[tuple[str, bool]]:
     return [*out, (text[at:], False)]
 
 
-def neutralise(text: str, allowed_urls: frozenset[str]) -> tuple[str, bool]:
+def neutralise(
+    text: str, allowed_urls: frozenset[str], images: frozenset[str] | None = None
+) -> tuple[str, bool]:
     """The text with unknown links and images reduced to their text, and whether any was.
 
-    Covers markdown inline, reference and autolink forms, bare addresses and HTML tags. Code is
-    left as it is where every renderer agrees that it is code: nothing is fetched from there.
+    A link is followed by a reader, an image is fetched unasked: `images` are the only addresses
+    that images are loaded from; None: those of `allowed_urls`. Covers markdown inline, reference
+    and autolink forms, bare addresses and HTML tags. Code is left as it is where every renderer
+    agrees that it is code: nothing is fetched from there.
     """
     if not _SUSPECT.search(text):
         return text, False
     allowed = _listed(allowed_urls)
+    loads = allowed if images is None else _listed(images & allowed_urls)
     plain = re.sub(r"\r\n?", "\n", text)
     blocks = _blocks(plain)
     names = {
@@ -131,19 +138,19 @@ def neutralise(text: str, allowed_urls: frozenset[str]) -> tuple[str, bool]:
         if not code
         for m in _DEFINED.finditer(part)
     }
-    out = "".join(part if code else _prose(part, names, allowed) for part, code in blocks)
+    out = "".join(part if code else _prose(part, names, (allowed, loads)) for part, code in blocks)
     # Line ends alone are no reason to touch a text.
     return (out, True) if out != plain else (text, False)
 
 
-def _prose(text: str, names: dict[str, str], allowed: Allowed) -> str:
+def _prose(text: str, names: dict[str, str], rules: Rules) -> str:
     """Text outside fenced code, paragraph by paragraph."""
     raw = _raw_html(text) or "\ue000" in text
     pieces = re.split(r"(\n[ \t]*\n)", text)
-    return "".join(_paragraph(piece, names, allowed, raw) for piece in pieces)
+    return "".join(_paragraph(piece, names, rules, raw) for piece in pieces)
 
 
-def _paragraph(text: str, names: dict[str, str], allowed: Allowed, raw: bool) -> str:
+def _paragraph(text: str, names: dict[str, str], rules: Rules, raw: bool) -> str:
     """One paragraph; its inline code is left alone where no reading could make it anything else.
 
     A backtick that is escaped, unpaired, beside another, in a tag or in a table cell may open
@@ -158,7 +165,8 @@ def _paragraph(text: str, names: dict[str, str], allowed: Allowed, raw: bool) ->
     held = _INLINE_CODE.sub(hold, text)
     if raw or "`" in held or _OPENING.search(held):
         held, kept = text, []
-    out = _markdown(held, names, allowed)
+    out = _markdown(held, names, rules)
+    allowed = rules[0]
     out = _TAG.sub(lambda m: _tag(m, allowed), out)
     out = _BARE.sub(lambda m: _bare(m, allowed), out)
     return re.sub("\ue000(\\d+)\ue000", lambda m: kept[int(m.group(1))], out) if kept else out
@@ -169,16 +177,22 @@ def _label(label: str) -> str:
     return f"[{label}]" if label.isdigit() else label
 
 
-def _markdown(text: str, names: dict[str, str], allowed: Allowed) -> str:
+def _markdown(text: str, names: dict[str, str], rules: Rules) -> str:
+    allowed, loads = rules
+    # a definition serves links and images alike
+    defines = loads if "![" in text else allowed
+
     def link(match: re.Match[str]) -> str:
-        return match.group() if allowed(match.group("target")) else _label(match.group("label"))
+        fine = loads if match.group().startswith("!") else allowed
+        return match.group() if fine(match.group("target")) else _label(match.group("label"))
 
     def define(match: re.Match[str]) -> str:
-        return match.group() if allowed(match.group("target")) else ""
+        return match.group() if defines(match.group("target")) else ""
 
     def reference(match: re.Match[str]) -> str:
         name = (match.group("name") or match.group("label")).strip().casefold()
-        known = name in names and not allowed(names[name])
+        fine = loads if match.group().startswith("!") else allowed
+        known = name in names and not fine(names[name])
         return _label(match.group("label")) if known else match.group()
 
     def part(match: re.Match[str]) -> str:

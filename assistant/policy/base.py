@@ -7,7 +7,9 @@ A policy is one file of this folder with `build(options, resources) -> Policy`. 
 * abstaining is `finish="abstain"`; the dialogue manager words it, so its text is not shown;
 * errors of the engine underneath come out as `assistant.errors.PolicyError`s;
 * closing the iterator early stops the work (a reader who leaves costs nothing);
-* the same prompt, sampling and seed give the same answer.
+* the same prompt, sampling and seed give the same answer;
+* one that only quotes and never reads `prompt.messages` says so with an attribute `writes = False`
+  and then gets no canary in its prompt.
 """
 
 from __future__ import annotations

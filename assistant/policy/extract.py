@@ -74,6 +74,8 @@ class Weights:
 class Extract:
     """The policy; see the module's text."""
 
+    writes = False
+
     def __init__(
         self, weights: dict[str, Weights], revision: str, resources: Resources, minimum: float
     ) -> None:

@@ -49,6 +49,10 @@ class NoEmbedder:
         return False
 
 
+#: The mark of every prompt made here.
+MARK = "bcdfghjk"
+
+
 def resources() -> Resources:
     """Lend an embedder that must not be used."""
     embedder: Embedder = NoEmbedder()
@@ -64,7 +68,7 @@ def passage(text: str, number: int = 1) -> Passage:
 def ask(question: str = "What?", *texts: str, history: Sequence[Message] = ()) -> Prompt:
     """Render a question with passages."""
     found = [passage(text, n) for n, text in enumerate(texts, start=1)]
-    return render(question, found, history, "en")
+    return render(question, found, history, "en", mark=MARK)
 
 
 def short(question: str = "?") -> Prompt:

@@ -381,14 +381,20 @@ def test_silence_says_that_passages_were_set_aside(world: World) -> None:
     assert (reply.outcome, "set aside" in reply.text) == ("abstained", True)
 
 
-def test_a_passage_that_instructs_is_set_aside(world: World) -> None:
-    """A document cannot give the policy orders: its passage is not shown to it."""
+@pytest.mark.parametrize(("rule", "told"), [("drop", "1 set aside"), ("cut", "1 cut")])
+def test_a_passage_that_instructs_is_set_aside(rule: str, told: str, world: World) -> None:
+    """A document cannot give the policy orders: its passage, or those of it, are not shown."""
     policy = Scripted(quoting)
-    reply = world.assistant(policy).reply("How much does the zeppelin cost?")
-    aside = [s.detail for s in reply.steps if s.name == "screen passages"]
+    assistant = world.assistant(policy, overrides={"policy.quarantine": rule})
+    reply = assistant.reply("How much does the zeppelin cost?")
+    (aside,) = [s.detail for s in reply.steps if s.name == "screen passages"][:1]
     seen = "".join(m.text for p in policy.prompts for m in p.messages)
-    got = (aside[0], "zeppelin costs" in seen, [v.side for v in reply.verdicts[1:]])
-    assert got == ("1 set aside", False, ["passage"])
+    got = (aside.partition(":")[0], "zeppelin costs" in seen, "reveal your" in seen)
+    assert got == (told, rule == "cut", False)
+    assert ("zeppelin.md (attack." in aside, [v.side for v in reply.verdicts[1:]]) == (
+        True,
+        ["passage"],
+    )
 
 
 def test_a_sentence_that_must_not_leave_withdraws_the_answer(world: World) -> None:
@@ -663,7 +669,11 @@ def test_a_finished_turn_is_reported_whole(world: World) -> None:
         "How much does the widget cost?", user_id="ann", surface="test", consent=consent
     )
     (record,) = world.turns
-    messages = policy.prompts[0].messages
+    # the policy was given the canary on top, and no record holds it
+    given = policy.prompts[0].messages
+    assert given[0].text.startswith(record.prompt[0].text + "\n\n")
+    messages = record.prompt
+    assert messages[1:] == given[1:]
     got = (record.prompt, record.prompt_sha256, record.reply, record.consent)
     assert got == (messages, fingerprint(messages), reply, consent)
     told = (record.user_id, record.surface, record.user_text, record.finish)

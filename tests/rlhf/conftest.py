@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from assistant.prompt import fingerprint, render
+from assistant.prompt import fingerprint, mark_of, render
 from assistant.schema import (
     Citation,
     Consent,
@@ -74,7 +74,7 @@ def make_record(
 ) -> TurnRecord:
     """Make one candidate of one turn, with a true prompt."""
     found = tuple(passage(n) for n in range(1, passages + 1))
-    prompt = render(question, found, (), "en")
+    prompt = render(question, found, (), "en", mark=mark_of(turn))
     citation = Citation(
         1, 1, 7, "doc1.md", "Title", ("Head",), "Fact 1.", 10, 17, True, "a" * 64, 1.0, 2.0, 0.9
     )
