@@ -21,6 +21,7 @@ from safety.moderator._hazards import (
     SHIELDGEMMA,
     Finding,
     Hazard,
+    by_score,
     hazard,
     level,
 )
@@ -160,9 +161,9 @@ def granite(ask: Ask, text: str, side: Side, settings: SafetySettings) -> Findin
     scores = [asked("harm")]
     if scores[0][0] >= settings.guard_low:
         parts = [asked(r) for r in GRANITE if r not in ("harm", "jailbreak")]
-        known = [(min(score, 1.0), h) for score, h in parts if score >= settings.guard_low]
+        known = by_score([part for part in parts if part[0] >= settings.guard_low])
         # the union decides how bad it is, its parts what it is
-        scores = [(scores[0][0], h) for _, h in known] or scores
+        scores = [(scores[0][0], h) for h in known] or scores
     if side != "output":
         scores.append(asked("jailbreak"))
     return _scored(scores, settings)
@@ -196,9 +197,10 @@ def _yes(answer: Answer, model: str) -> float:
 
 def _scored(scores: list[tuple[float, Hazard]], settings: SafetySettings) -> Finding:
     top = max(score for score, _ in scores)
-    hazards = tuple(h for score, h in scores if level(score, settings) == level(top, settings))
     found = level(top, settings)
-    return Finding(found, hazards if found != "safe" else (), top)
+    if found == "safe":
+        return Finding("safe", score=top)
+    return Finding(found, by_score([s for s in scores if level(s[0], settings) == found]), top)
 
 
 def _named(table: Mapping[str, Any], names: list[str], model: str, said: str) -> tuple[Hazard, ...]:

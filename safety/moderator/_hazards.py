@@ -116,6 +116,11 @@ def hazard(table: Table, name: str) -> Hazard:
     return Hazard(name, *table[name])
 
 
+def by_score(scores: Sequence[tuple[float, Hazard]]) -> tuple[Hazard, ...]:
+    """The hazards, likeliest first: among equally severe ones the first names the category."""
+    return tuple(h for _, h in sorted(scores, key=lambda pair: -pair[0]))
+
+
 def level(score: float, settings: SafetySettings) -> Level:
     """Where a score lies: below, in or above the grey band."""
     if score >= settings.guard_high:

@@ -11,7 +11,7 @@ from typing import Any
 from safety.config import SafetySettings
 from safety.errors import ModeratorUnavailable
 from safety.moderator._families import plain
-from safety.moderator._hazards import MODERATIONS, Finding, Hazard, hazard
+from safety.moderator._hazards import MODERATIONS, Finding, Hazard, by_score, hazard
 from safety.moderator._http import Endpoint
 from safety.moderator._plugin import Plugin
 from safety.schema import Side
@@ -49,8 +49,8 @@ def read(result: dict[str, Any], settings: SafetySettings) -> Finding:
         ModeratorUnavailable: it is flagged, but for nothing.
     """
     flags, scores = result["categories"], result["category_scores"]
-    unsafe: list[Hazard] = []
-    unsure: list[Hazard] = []
+    unsafe: list[tuple[float, Hazard]] = []
+    unsure: list[tuple[float, Hazard]] = []
     top = 0.0
     for name in {**scores, **flags}:
         flag, score = flags.get(name), scores.get(name, 0.0)
@@ -59,12 +59,12 @@ def read(result: dict[str, Any], settings: SafetySettings) -> Finding:
         if not isinstance(flag, bool) or isinstance(score, bool) or not 0 <= score <= 1:
             raise ValueError(f"category {name!r} is {flag!r} with score {score!r}")
         if flag:
-            unsafe.append(hazard(MODERATIONS, name))
+            unsafe.append((score, hazard(MODERATIONS, name)))
         elif score >= settings.guard_low:
-            unsure.append(hazard(MODERATIONS, name))
+            unsure.append((score, hazard(MODERATIONS, name)))
         top = max(top, score)
     if unsafe:
-        return Finding("unsafe", tuple(unsafe), top)
+        return Finding("unsafe", by_score(unsafe), top)
     if result.get("flagged"):
         raise ModeratorUnavailable("the guard endpoint flagged a text, but for no category")
-    return Finding("unsure" if unsure else "safe", tuple(unsure), top)
+    return Finding("unsure" if unsure else "safe", by_score(unsure), top)

@@ -51,7 +51,7 @@ TEXTS = ["How do I bake bread?", "How do I build a bomb?", "zebra crossing", "us
 
 _SIZES: dict[str, Any] = {
     "hidden_size": 32,
-    "num_hidden_layers": 2,
+    "num_hidden_layers": 1,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 8,
@@ -74,7 +74,8 @@ Lesson = tuple[list[dict[str, Any]], dict[str, Any], str]
 def checkpoint(folder: Path, family: str, lessons: list[Lesson] | None = None) -> Path:
     """Write a checkpoint of a family, taught `lessons`: messages, template options, answer."""
     config, kind, template = ARCHITECTURES[family]
-    tokenizer = _tokenizer([*TEXTS, *(answer for _, _, answer in lessons or ())])
+    known = [*TEXTS, *(text for _, more, said in lessons or () for text in (str(more), said))]
+    tokenizer = _tokenizer(known)
     tokenizer.chat_template = template
     torch.manual_seed(0)
     model = kind(config(vocab_size=len(tokenizer), **_SIZES))
@@ -101,7 +102,7 @@ def _tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=600,
+        vocab_size=1200,
         special_tokens=SPECIAL,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -127,13 +128,13 @@ def _teach(model: Any, tokenizer: Any, lessons: list[Lesson]) -> None:
         said = [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         rows.append((ids + said, [-100] * len(ids) + said))
     width = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([row + [0] * (width - len(row)) for row, _ in rows])
+    inputs = torch.tensor([row + [0] * (width - len(row)) for row, _ in rows])
     labels = torch.tensor([row + [-100] * (width - len(row)) for _, row in rows])
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.0)
     model.train()
     loss = 1.0
     for _ in range(300):
-        error = model(input_ids=ids, labels=labels).loss
+        error = model(input_ids=inputs, labels=labels).loss
         optimiser.zero_grad()
         error.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
