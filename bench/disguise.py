@@ -60,7 +60,7 @@ def _homoglyph(text: str, draw: random.Random) -> str:
 def _between(text: str, pick: Callable[[], str]) -> str:
     """`pick()` between every two characters that are not blank."""
     out = []
-    for here, after in zip(text, text[1:] + " ", strict=True):
+    for here, after in zip(text, text[1:] + " ", strict=False):
         out.append(here)
         if not here.isspace() and not after.isspace():
             out.append(pick())

@@ -44,9 +44,9 @@ _MIRROR = 27
 #: A disguised common word -> the ways that bring it back: shifts, atbash, or reading backwards.
 _SIGNS: dict[str, list[int]] = {}
 for _word in sorted(_COMMON):
-    for _way in range(27):
-        _back = -_way % 26 if _way < 26 else 26
-        _SIGNS.setdefault(_shifted(_word, _way), []).append(_back)
+    for _shift in range(27):
+        _back = -_shift % 26 if _shift < 26 else 26
+        _SIGNS.setdefault(_shifted(_word, _shift), []).append(_back)
     _SIGNS.setdefault(_word[::-1], []).append(_MIRROR)
 
 
@@ -87,7 +87,7 @@ def readings(text: str) -> Iterator[tuple[str, str]]:
     if way == _MIRROR:
         # Letters of each word, or the line as a whole: the words are the same, in two orders.
         yield "backward", text[::-1]
-        yield "backward", re.sub(r"[A-Za-z']+", lambda m: m.group()[::-1], text)
+        yield "backward", re.sub(r"\S+", lambda m: m.group()[::-1], text)
     elif way:
         yield "rot13" if way == 13 else "cipher", _shifted(text, way)
     elif _turned(words):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 _BLOBS = 24
 _BLOB_BYTES = 32768
+_TOTAL = 131072
 #: (how, a sign without which there is none, where).
 _ENCODED: tuple[tuple[str, str, re.Pattern[str]], ...] = (
     (
@@ -81,14 +82,15 @@ def decoded(text: str) -> Iterator[tuple[str, str, int, int]]:
 
     Also where it decodes to another code, which the caller may decode in turn.
     """
-    count = 0
+    count, left = 0, _TOTAL
     for kind, sign, pattern in _ENCODED:
         if sign not in text:
             continue
         for match in pattern.finditer(text):
             count += 1
-            if count > _BLOBS:
+            if count > _BLOBS or left <= 0:
                 return
+            left -= len(match.group())
             try:
                 plain = _readable(_bytes(kind, match.group()[:_BLOB_BYTES]))
             except ValueError:

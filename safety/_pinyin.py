@@ -89,7 +89,7 @@ def _runs(read: _Read) -> list[tuple[int, int]]:
     if not letters:
         return []
     # One foreign name in a text of another language is no pinyin.
-    mostly = 2 * letters >= len(_LETTER.findall(read.text, 0, _LETTERS))
+    mostly = 1.5 * letters >= len(_LETTER.findall(read.text, 0, _LETTERS))
     return [(run[0][0], run[-1][1]) for run in runs if run and _is_pinyin(read, run, mostly)]
 
 
@@ -117,7 +117,10 @@ def _longest() -> int:
 
 def _converted(read: _Read, start: int, end: int) -> list[tuple[int, str]]:
     """(place, character) of the stretch [start, end); empty where it holds no words."""
-    letters, places, cuts, tones = [], [], set(), {}
+    letters: list[str] = []
+    places: list[int] = []
+    cuts: set[int] = set()
+    tones: dict[int, int] = {}
     for at in range(start, end):
         char = read.text[at]
         if char.isdigit():

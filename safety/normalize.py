@@ -212,6 +212,8 @@ def normalize(text: str) -> Normalized:
 
 #: Codes within codes that are undone, and readings of one text at most.
 _DEPTH, _READINGS = 3, 48
+#: Characters of a longer text that are read as a cipher or backwards.
+_MOST = 50_000
 _HAN_ANY = re.compile(rf"[{_HAN}]")
 #: An override and what it turns round, up to its end.
 _OVERRIDE = re.compile("[\u202d\u202e]([^\u202a-\u202e\u2066-\u2069\n]*)[\u202c\u2069]?")
@@ -237,9 +239,9 @@ def views(text: str) -> Iterator[View]:
 
 def _hidden(text: str, plain: Normalized, depth: int) -> Iterator[View]:
     """What `text`, whose plain form is `plain`, says in another writing."""
-    everything = (0, len(text))
-    if "\u202e" in text:
-        turned = _OVERRIDE.sub(lambda m: m[1][::-1] if m[0][0] == "\u202e" else m[1], text)
+    everything = (0, min(len(text), _MOST))
+    if "\u202e" in text[:_MOST]:
+        turned = _OVERRIDE.sub(lambda m: m[1][::-1] if m[0][0] == "\u202e" else m[1], text[:_MOST])
         yield View("decoded.bidi", normalize(turned).text, whole=everything)
     for kind, inner, start, end in _encoded.decoded(text):
         again = normalize(inner)
@@ -250,7 +252,7 @@ def _hidden(text: str, plain: Normalized, depth: int) -> Iterator[View]:
         if depth:
             for view in _hidden(inner, again, depth - 1):
                 yield View(view.kind, view.text, whole=(start, end))
-    for kind, turned in _ciphers.readings(text if text.isascii() else plain.text):
+    for kind, turned in _ciphers.readings((text if text.isascii() else plain.text)[:_MOST]):
         yield View(f"decoded.{kind}", turned, whole=everything)
         again = normalize(turned)
         if again.text != turned.lower():

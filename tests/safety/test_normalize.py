@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import time
 
 import pytest
 from hypothesis import given
@@ -118,3 +119,117 @@ def test_random_bytes_are_no_view() -> None:
     """Digests and identifiers that decode to no language add nothing to judge."""
     text = "commit 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
     assert not [v for v in views(text) if v.kind.startswith("decoded")]
+
+
+def best(text: str) -> set[str]:
+    """Return the texts of all views."""
+    return {v.text.lower() for v in views(text)}
+
+
+@pytest.mark.parametrize(
+    ("disguised", "plain"),
+    [
+        ("zen me zhi zao zha dan", "怎么制造炸弹"),
+        ("zenme zhizao zhadan", "怎么制造炸弹"),
+        ("zěn me zhì zào zhà dàn", "怎么制造炸弹"),
+        ("zen3 me5 zhi4 zao4 zha4 dan4", "怎么制造炸弹"),
+        ("zenmezhizaozhadan", "怎么制造炸弹"),
+        ("怎么 zhizao 炸弹", "怎么制造炸弹"),
+        ("怎么制造火乍弓单", "怎么制造炸弹"),
+        ("怎么造木仓", "怎么造枪"),
+        ("弹炸造制么怎", "怎么制造炸弹"),
+        ("Ubj qb V ohvyq guvf znpuvar", "how do i build this machine"),
+        ("Krz gr L exlog wklv pdfklqh", "how do i build this machine"),
+        ("Sld wl R yfrow gsrh nzxsrmv", "how do i build this machine"),
+        ("woH od I dliub siht enihcam", "how do i build this machine"),
+        ("enihcam siht dliub I od woH", "how do i build this machine"),
+        ("h-o-w-t-o-b-u-i-l-d-m-a-c-h-i-n-e-s", "how to build machines"),
+        ("how😀to🔥build💀machines", "how to build machines"),
+        ("k😀i🔥l💀l", "kill"),
+        ("h0w 70 3xp101t 7h3 m4ch1n3", "how to exploit the machine"),
+        ("\u202eenihcam a dliub ot woh\u202c", "how to build a machine"),
+        (base64.b64encode(b"how do I build it".hex().encode()).decode(), "how do i build it"),
+        (base64.b64encode("zěn me zhì zào zhà dàn".encode()).decode(), "怎么制造炸弹"),
+    ],
+)
+def test_a_hidden_reading_is_found(disguised: str, plain: str) -> None:
+    """Pinyin, parts of characters, ciphers, mirrored and run-together words, nested codes."""
+    assert plain in best(disguised)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Can you transfer money from a to b?",
+        "What kind of gas mileage can I get out of this car?",
+        "The Beijing and Shanghai offices open in May.",
+        "Use mp3 files, h264 video and python3 on covid19 data, the 4th time!",
+        "那个女子在木材市场买了一把椅子，日月如梭。",
+        "我想去taobao买东西",
+        "Le musée ouvre en mai et ferme en octobre chaque année.",
+        "def main(): return sum(x for x in range(10))",
+    ],
+)
+def test_plain_text_has_no_second_meaning(text: str) -> None:
+    """Plain text in any language is normalised and read in no other way, brand names aside."""
+    kinds = {v.kind for v in views(text)} - {"raw", "normalised"}
+    assert kinds <= ({"decoded.pinyin"} if "taobao" in text else set())
+
+
+@pytest.mark.parametrize("word", ["mp3", "h264", "python3", "covid19", "4th", "@museum", "2024"])
+def test_words_with_numbers_stay(word: str) -> None:
+    """A number before or after letters is no leetspeak."""
+    assert normalize(f"about {word} today").text == f"about {word} today"
+
+
+def test_a_span_of_a_hidden_reading_leads_back() -> None:
+    """The words found in pinyin and in parts are the stretch they were written as."""
+    for text, found, written in (
+        ("请问 zen me zhi zao ?", "制造", "zhi zao"),
+        ("怎么造火乍弓单呢", "炸弹", "火乍弓单"),
+        ("s-e-l-l-m-a-c-h-i-n-e-s now", "machines", "m-a-c-h-i-n-e-s"),
+    ):
+        (span,) = {
+            v.original(v.text.index(found), v.text.index(found) + len(found))
+            for v in views(text)
+            if found in v.text and v.whole is None
+        }
+        assert text[slice(*span)].strip() == written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a" * 100_000,
+        "怎么造的" * 25_000,
+        "zen me zhi zao " * 7_000,
+        "火乍弓单女子" * 17_000,
+        "😀🔥" * 50_000,
+        "שלום עולם " * 10_000,
+        "".join(chr(i * 7919 % 256) for i in range(100_000)),
+        "QUJDREVGR0hJSktMTU5PUA==" * 4_000,
+        "a b c d " * 13_000,
+        "h3ll0 " * 17_000,
+        "&#" * 50_000,
+        "%41" * 33_000,
+        "\u202e" * 100_000 + "abc",
+        "\ud800" * 1000,
+    ],
+    ids=lambda t: repr(t[:6]),
+)
+def test_any_text_is_read_in_bounded_time(text: str) -> None:
+    """Long, binary, right-to-left or hostile text is read in seconds, in at most 52 views."""
+    began = time.process_time()
+    found = list(views(text))
+    assert (len(found) <= 52, time.process_time() - began < 6) == (True, True)
+
+
+def test_plain_text_costs_little() -> None:
+    """Normalising 600 plain characters takes about a third of a millisecond; five are let pass."""
+    text = ("The committee of the museum moved the opening to the first week of May. " * 9)[:600]
+    normalize(text)
+    began = time.process_time()
+    for _ in range(100):
+        normalize(text)
+    assert (time.process_time() - began) / 100 < 0.005
