@@ -87,7 +87,7 @@ HEAVY = {
     "docutils": ("retrieval/parse/*.py",),
     "jieba": ("retrieval/text.py",),
     "rjieba": ("retrieval/text.py", "retrieval/fit/_vocabulary.py"),
-    "opencc": ("retrieval/text.py", "retrieval/fit/_vocabulary.py", "safety/normalize.py"),
+    "opencc": ("retrieval/text.py", "retrieval/fit/_vocabulary.py", "safety/_fold.py"),
     "sqlalchemy": (
         "retrieval/store*.py",
         "retrieval/tables.py",
