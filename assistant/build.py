@@ -10,9 +10,13 @@ from assistant.errors import BackendMissing
 from assistant.memory import Memory
 from assistant.policy.base import Policy, Resources
 from retrieval import menu
+from retrieval.embed import heads
 from retrieval.errors import BackendMissing as NoBackend
+from retrieval.errors import RetrievalError
 from retrieval.knowledge import KnowledgeBase, open_knowledge
 from safety import build_guard
+from safety.errors import ModelUnusable
+from safety.guard import LoadNetwork
 
 #: The product's own guide: the first knowledge base.
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -43,10 +47,24 @@ def build_assistant(
     if settings.docs and DOCS.is_dir():
         for _ in knowledge.ingest([DOCS]):
             pass
-    guard = build_guard(settings.safety, home / AUDIT if settings.safety.audit else None)
+    audit = home / AUDIT if settings.safety.audit else None
+    guard = build_guard(settings.safety, audit, network_of(settings))
     memory = Memory(home / "conversations.db")
     policy = build_policy(settings, knowledge)
     return Assistant(settings, knowledge, guard, policy, memory, on_turn, on_feedback)
+
+
+def network_of(settings: Settings) -> LoadNetwork:
+    """What loads the network of a file of heads, on the encoder that the settings run."""
+    own = settings.retrieval.embed
+
+    def load(path: Path) -> heads.Heads:
+        try:
+            return heads.load(path, runtime=own.runtime, device=own.device, dtype=own.dtype)
+        except RetrievalError as error:
+            raise ModelUnusable(str(error)) from error
+
+    return load
 
 
 def build_policy(settings: Settings, knowledge: KnowledgeBase) -> Policy:

@@ -31,6 +31,7 @@ import numpy as np
 from rich.progress import track
 
 from assistant import load
+from assistant.build import network_of
 from bench import measures
 from bench.common import report
 from safety import Guard, build_guard
@@ -174,10 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def whole_guard(overrides: Sequence[str]) -> Guard:
     """The guard as the settings have it, with no audit and no cache."""
-    settings = load(overrides=dict(item.split("=", 1) for item in overrides)).safety
+    whole = load(overrides=dict(item.split("=", 1) for item in overrides))
+    settings = whole.safety
     # The time allowed is for one text; here a batch is judged at once.
     changes = {"audit": False, "cache": 0, "seconds": settings.seconds * BATCH}
-    return build_guard(settings.model_copy(update=changes), None)
+    return build_guard(settings.model_copy(update=changes), None, network_of(whole))
 
 
 def read(folders: Sequence[Path], name: str, limit: int = 0) -> list[Row] | None:

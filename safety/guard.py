@@ -11,23 +11,28 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from safety._record import Recorder
 from safety.audit import AuditLog, text_hash
 from safety.cascade import RANK, settle
 from safety.config import SafetySettings
-from safety.errors import AuditBroken, ModeratorUnavailable
-from safety.leaks import mask
+from safety.errors import AuditBroken, ModelUnusable, ModeratorUnavailable
 from safety.links import neutralise
 from safety.menu import load
 from safety.moderator.base import Moderator
+from safety.pii import Finder, kind_of
+from safety.pii import build as build_finder
 from safety.refusal import crisis_reply, refusal_reply
 from safety.schema import Context, Side, Span, Verdict
 
 logger = logging.getLogger(__name__)
+
+#: Loads the network of a file of heads: texts in, logits out; ModelUnusable where it cannot.
+LoadNetwork = Callable[[Path], Callable[[Sequence[str]], Any]]
 
 _NO_CONTEXT = Context()
 #: Calls of one moderator that may hang at once before it is taken for dead.
@@ -121,6 +126,7 @@ class Guard:
         if not self._runners:
             raise ModeratorUnavailable("no moderators given; name at least 'rules'")
         self._second = [_Runner(m, self.settings.second_seconds) for m in second]
+        self._personal = build_finder(self.settings)
         every = [*moderators, *second]
         self._recorder = None if audit is None else Recorder(audit, every, self.settings)
         self._cache: OrderedDict[tuple[Side, str], Verdict] = OrderedDict()
@@ -141,12 +147,19 @@ class Guard:
                 self._over_turns(t, v, context) for t, v in zip(texts, verdicts, strict=True)
             ]
         if side == "output":
-            verdicts = [_leaving(t, v, context) for t, v in zip(texts, verdicts, strict=True)]
+            verdicts = [
+                _leaving(t, v, context, self.settings, self._personal)
+                for t, v in zip(texts, verdicts, strict=True)
+            ]
         seconds = time.perf_counter() - begin
         done = [
             self._finished(t, v, context, seconds) for t, v in zip(texts, verdicts, strict=True)
         ]
         return self._audited(texts, done, context)
+
+    def unleaked(self, text: str) -> str:
+        """The text with the personal data and secrets masked that no answer may show."""
+        return self._personal.leaving(text, "", self.settings.pii_mask).text
 
     def opinions(self, texts: Sequence[str], side: Side) -> list[list[Verdict]]:
         """Per text what every moderator says, those of both lines, each on its own; unrecorded."""
@@ -260,12 +273,19 @@ def _unrecorded(verdict: Verdict, context: Context) -> Verdict:
     )
 
 
-def _leaving(text: str, verdict: Verdict, context: Context) -> Verdict:
-    """What an output must not carry out: the canary, secrets, links to unknown places."""
-    leak = mask(text, context.canary)
+def _leaving(
+    text: str, verdict: Verdict, context: Context, settings: SafetySettings, personal: Finder
+) -> Verdict:
+    """What an output must not carry out: canary, secrets, personal data, links elsewhere."""
+    leak = personal.leaving(text, context.canary, (*settings.pii_mask, *settings.pii_block))
     if leak.canary:
         blocked = replace(verdict, action="block", category="attack", reason="attack.canary")
         return verdict if verdict.action == "block" else replace(blocked, score=1.0, spans=())
+    banned = tuple(s for s in leak.spans if kind_of(s.rule) in settings.pii_block)
+    if banned and not verdict.stops:
+        reason = f"privacy.{banned[0].rule}"
+        stopped = replace(verdict, action="block", category="privacy", score=1.0)
+        return replace(stopped, reason=reason, spans=banned)
     safe, changed = neutralise(leak.text, context.allowed_urls)
     if verdict.action == "allow" and leak.spans:
         return replace(
@@ -289,17 +309,54 @@ def _leaving(text: str, verdict: Verdict, context: Context) -> Verdict:
     return replace(verdict, safe_text=safe)
 
 
-def build_guard(settings: SafetySettings, audit_path: Path | None) -> Guard:
+class _Unusable:
+    """In the place of a moderator whose model cannot be used: every judgement is a fault."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name, self._reason = name, reason
+
+    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+        raise ModeratorUnavailable(f"{self.name}: {self._reason} ({len(texts)} {side} texts)")
+
+
+def build_guard(
+    settings: SafetySettings, audit_path: Path | None, network: LoadNetwork | None = None
+) -> Guard:
     """A guard with the moderators that the settings name.
+
+    A first-line moderator whose model is missing or damaged is said to be so in the log, and
+    everything is blocked until it is mended: the service starts, and nothing passes unjudged.
+
+    Args:
+        settings: name the moderators.
+        audit_path: where decisions are written; None: nowhere.
+        network: loads the scorer of a file of heads, for moderators that have a NETWORK.
 
     Raises:
         BackendMissing: a moderator's name is unknown or its library is not installed.
-        ModelUnusable: a guard's model or endpoint is not set, missing, damaged or untrusted.
+        ModelUnusable: the model or endpoint of a second moderator is not set or cannot be used.
         PolicyInvalid: a policy file does not say what it must.
     """
-    moderators: list[Moderator] = [load(n).build(settings) for n in settings.moderators]
-    second: list[Moderator] = [load(n).build(settings) for n in settings.second]
+    moderators: list[Moderator] = []
+    for name in settings.moderators:
+        try:
+            moderators.append(_built(name, settings, network))
+        except ModelUnusable as error:
+            logger.error("moderator_unusable moderator=%s: %s; all is blocked", name, error)
+            moderators.append(_Unusable(name, str(error)))
+    second = [_built(name, settings, network) for name in settings.second]
     audit = None
     if settings.audit and audit_path is not None:
         audit = AuditLog(audit_path, sync=settings.audit_sync)
     return Guard(moderators, settings, audit, second)
+
+
+def _built(name: str, settings: SafetySettings, network: LoadNetwork | None) -> Moderator:
+    module = load(name)
+    wanted: Path | None = getattr(module, "NETWORK", None)
+    made: Moderator
+    if wanted is not None and network is not None:
+        made = module.build(settings, network(wanted))
+    else:
+        made = module.build(settings)
+    return made

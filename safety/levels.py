@@ -36,7 +36,7 @@ class Levels:
 
     name: str
     sha256: str
-    table: dict[tuple[Side, Category, str], Level]
+    table: dict[tuple[str, str, str], Level]
 
     def of(self, side: Side, category: Category, language: str) -> Level | None:
         """The level that holds; None: this category is not judged on this side."""
@@ -59,7 +59,7 @@ def load(name: str) -> Levels:
         raise PolicyInvalid(f"policy {name!r}: {error}; name a file, or one of {packs}") from error
     if values.pop("version", None) != VERSION:
         raise PolicyInvalid(f"{path}: version must be {VERSION}")
-    table: dict[tuple[Side, Category, str], Level] = {}
+    table: dict[tuple[str, str, str], Level] = {}
     for side, categories in values.items():
         if side not in get_args(Side) or not isinstance(categories, dict):
             raise PolicyInvalid(f"{path}: {side!r} is no side; there are {get_args(Side)}")

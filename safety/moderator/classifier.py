@@ -24,12 +24,14 @@ from safetensors.numpy import load_file
 
 from safety._ngrams import BUCKETS, Linear, is_chinese
 from safety.config import SafetySettings
-from safety.errors import ModeratorUnavailable
+from safety.errors import ModelUnusable
 from safety.levels import Levels, load
 from safety.normalize import views
 from safety.schema import SEVERITY, Category, Side, Span, Verdict
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "guard"
+#: The network's file, which whoever builds a guard is asked for as a scorer.
+NETWORK = WEIGHTS / "heads.safetensors"
 #: What the heads say, column by column; `unsafe` is any harm, named or not, and counts as illicit.
 HEADS = (
     *("hate", "harassment", "violence", "sexual", "self_harm", "illicit", "privacy", "attack"),
@@ -221,7 +223,7 @@ def read(folder: Path = WEIGHTS) -> tuple[Linear, Calibration]:
     """The n-gram model and the calibration of a folder of weights.
 
     Raises:
-        ModeratorUnavailable: there are none, or they are damaged.
+        ModelUnusable: there are none, or they are damaged.
     """
     try:
         found: dict[str, NDArray[Any]] = load_file(folder / "ngrams.safetensors")
@@ -235,14 +237,15 @@ def read(folder: Path = WEIGHTS) -> tuple[Linear, Calibration]:
         )
         ngrams = Linear(found["weights"], found["scale"], found["bias"])
         heads, rates = len(HEADS), len(np.atleast_1d(calibration.rates))
-        sound = ngrams.weights.shape == (BUCKETS, heads) and np.isfinite(calibration.rates).all()
-        for language in LANGUAGES:
-            sound = sound and calibration.lines[language].shape == (heads, 3)
-            sound = sound and calibration.levels[language].shape == (heads, rates)
+        shapes = [calibration.lines[language].shape for language in LANGUAGES]
+        levels = [calibration.levels[language].shape for language in LANGUAGES]
+        sound = ngrams.weights.shape == (BUCKETS, heads) and set(shapes) == {(heads, 3)}
+        sound = sound and set(levels) == {(heads, rates)}
+        sound = sound and bool(np.isfinite(calibration.rates).all())
         if not sound:
             raise ValueError("its parts do not fit together")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModeratorUnavailable(
+        raise ModelUnusable(
             f"the guard's weights in {folder} cannot be read: {error}; take models/ from the "
             "repository, or set safety.moderators to rules"
         ) from error
@@ -253,10 +256,12 @@ def build(settings: SafetySettings, scorer: Scorer | None = None) -> Classifier:
     """The moderator with the shipped weights.
 
     Raises:
-        ModeratorUnavailable: weights or network are missing, or do not fit together.
+        ModelUnusable: weights or network are missing, or do not fit together.
         PolicyInvalid: the policy file does not say what it must.
     """
     ngrams, calibration = read()
     if scorer is None:
-        raise ModeratorUnavailable("moderator 'classifier' needs the encoder's network")
+        raise ModelUnusable(
+            "moderator 'classifier' needs the encoder's network; give build_guard a loader of it"
+        )
     return Classifier(scorer, ngrams, calibration, load(settings.policy))

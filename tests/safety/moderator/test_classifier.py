@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from safety._ngrams import BUCKETS, Linear
 from safety.config import SafetySettings
-from safety.errors import ModeratorUnavailable
+from safety.errors import ModelUnusable
 from safety.levels import load
 from safety.moderator import classifier
 from safety.moderator.classifier import HEADS, Calibration, Classifier, windows
@@ -146,7 +146,7 @@ def test_thresholds_lie_between_known_rates() -> None:
 
 def test_damaged_weights_are_named(tmp_path: Path) -> None:
     """Missing files, other heads and parts that do not fit are errors that say so."""
-    with pytest.raises(ModeratorUnavailable, match="cannot be read"):
+    with pytest.raises(ModelUnusable, match="cannot be read"):
         classifier.read(tmp_path)
     zeros = np.zeros(len(HEADS), dtype=np.float32)
     weights = np.zeros((BUCKETS, len(HEADS)), dtype=np.int8)
@@ -165,7 +165,7 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
     classifier.read(tmp_path)
     for change in ({"heads": ["hate"]}, {"lines": {"en": line}}, {"rates": None}):
         path.write_text(json.dumps(values | change), encoding="utf-8")
-        with pytest.raises(ModeratorUnavailable, match="take models/"):
+        with pytest.raises(ModelUnusable, match="take models/"):
             classifier.read(tmp_path)
 
 
@@ -173,5 +173,5 @@ def test_without_a_network_it_is_not_built() -> None:
     """The classifier needs the encoder's network handed in, and says so."""
     if not classifier.WEIGHTS.exists():
         pytest.skip("models/guard is not in this checkout")
-    with pytest.raises(ModeratorUnavailable, match="network"):
+    with pytest.raises(ModelUnusable, match="network"):
         classifier.build(SafetySettings())
