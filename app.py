@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from assistant import Assistant, Reply, Settings, build_assistant, docket, load, terminal
-from assistant.build import AUDIT
+from assistant.build import AUDIT, network_of
 from assistant.errors import AssistantError
 from assistant.memory import Memory
 from assistant.schema import Feedback, TurnRecord
@@ -33,7 +33,7 @@ from retrieval.schema import IngestSummary
 from rlhf import exports
 from rlhf.errors import RlhfError
 from rlhf.preferences import PreferenceStore
-from safety import build_guard
+from safety import build_guard, pii
 from safety.appeal import Appeals
 from safety.errors import SafetyError
 from safety.rates import RateReader
@@ -42,6 +42,8 @@ OURS = (AssistantError, RetrievalError, SafetyError, RlhfError)
 
 #: What can be trained, and the package that knows how.
 FITS = {name: p for p in ("retrieval.fit", "assistant.fit") for name in menu.available(p)}
+
+LOG_FORMAT = "%(levelname)s %(name)s %(message)s"
 
 logger = logging.getLogger(__name__)
 out = Console()
@@ -109,9 +111,10 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed, 2 misused, 130 interrupted."""
     options = build_parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
     try:
         settings = load(options.preset, options.config, _pairs(options.set))
+        pii.mask_logs(LOG_FORMAT, settings.safety)
         return int(options.run(options, settings))
     except OURS as error:
         err.print(f"[red]plumbline:[/] {escape(str(error))}", soft_wrap=True)
@@ -228,7 +231,7 @@ def status(options: argparse.Namespace, settings: Settings) -> int:
     with open_ledger(settings.home, settings.retrieval) as ledger:
         index = ledger.status()
     memory = Memory(settings.home / "conversations.db")
-    preferences = PreferenceStore(settings.home / "preferences.db")
+    preferences = _preferences(settings)
     try:
         counts, conversations = preferences.counts(), len(memory.conversations("local"))
     finally:
@@ -267,7 +270,7 @@ def forget(options: argparse.Namespace, settings: Settings) -> int:
 def forget_user(options: argparse.Namespace, settings: Settings) -> int:
     """Delete all that a user said, in both databases."""
     memory = Memory(settings.home / "conversations.db")
-    preferences = PreferenceStore(settings.home / "preferences.db")
+    preferences = _preferences(settings)
     try:
         conversations = memory.delete_user(options.user)
         turns = preferences.delete_user(options.user)
@@ -282,7 +285,7 @@ def forget_user(options: argparse.Namespace, settings: Settings) -> int:
 
 def export(options: argparse.Namespace, settings: Settings) -> int:
     """Write preferences as JSON lines."""
-    preferences = PreferenceStore(settings.home / "preferences.db")
+    preferences = _preferences(settings)
     try:
         lines = exports.export(preferences, options.format)
         written = exports.write(lines, options.file)
@@ -295,7 +298,7 @@ def export(options: argparse.Namespace, settings: Settings) -> int:
 def appeal(options: argparse.Namespace, settings: Settings) -> int:
     """Score a decision again with all moderators, and put it before a reviewer."""
     appeals = Appeals(settings.home / AUDIT, settings.safety)
-    guard = build_guard(settings.safety, None)
+    guard = build_guard(settings.safety, None, network_of(settings))
     docket.show(appeals.file(options.decision, guard, options.text), out)
     return 0
 
@@ -326,10 +329,15 @@ def train(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def _preferences(settings: Settings) -> PreferenceStore:
+    mask, kinds = pii.build(settings.safety).mask, settings.safety.pii_logs
+    return PreferenceStore(settings.home / "preferences.db", redact=lambda text: mask(text, kinds))
+
+
 @contextmanager
 def _opened(settings: Settings) -> Iterator[tuple[Assistant, PreferenceStore]]:
     """The assistant and the preference log, wired; both are closed whatever happens."""
-    preferences = PreferenceStore(settings.home / "preferences.db")
+    preferences = _preferences(settings)
     preferences.purge()
 
     def on_feedback(feedback: Feedback) -> None:

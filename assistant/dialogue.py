@@ -38,7 +38,6 @@ from assistant.steps import Parts, State
 from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import IndexStatus, IngestProgress, IngestSummary
 from safety import Guard
-from safety.leaks import mask
 
 STEPS: tuple[tuple[str, Callable[[State, Parts], str]], ...] = (
     ("screen input", steps.screen_input),
@@ -248,7 +247,7 @@ class Assistant:
             outcome=state.outcome,
             language=state.language,
             citations=state.citations,
-            passages=tuple(state.passages),
+            passages=steps.kept_passages(state, self._parts),
             verdicts=tuple(state.verdicts),
             steps=tuple(state.steps),
             understanding=state.understanding,
@@ -260,7 +259,7 @@ class Assistant:
     def _log(self, state: State, reply: Reply, position: int) -> None:
         if self._on_turn is None:
             return
-        messages = state.prompt.messages if state.prompt else ()
+        messages = steps.kept_prompt(state, self._parts)
         self._on_turn(
             TurnRecord(
                 turn_id=reply.turn_id,
@@ -318,10 +317,11 @@ class Assistant:
         start, end = citation.start, citation.end
         if document and readers is not None and document.acl and not readers & {*document.acl}:
             document = None
-        if document is None or mask(document.text[start:end]).text != citation.quote:
+        hide = self._parts.guard.unleaked
+        if document is None or hide(document.text[start:end]) != citation.quote:
             return Excerpt(citation, "", citation.quote, "", current=False)
-        before = mask(document.text[max(0, start - AROUND) : start]).text
-        after = mask(document.text[end : end + AROUND]).text
+        before = hide(document.text[max(0, start - AROUND) : start])
+        after = hide(document.text[end : end + AROUND])
         return Excerpt(citation, before, citation.quote, after, current=True)
 
     def ingest(self, paths: Sequence[Path | str]) -> Iterator[IngestProgress | IngestSummary]:

@@ -114,7 +114,12 @@ def screen_input(state: State, parts: Parts) -> str:
     verdict = parts.guard.screen(
         state.user_text,
         "input",
-        Context(language=spoken, earlier=earlier, conversation=state.conversation_id),
+        Context(
+            language=spoken,
+            earlier=earlier,
+            conversation=state.conversation_id,
+            user=state.user_id,
+        ),
     )
     state.verdicts.append(verdict)
     state.text = verdict.safe_text or state.user_text
@@ -184,7 +189,7 @@ def compose(state: State, parts: Parts) -> Iterator[str]:
         state.answer = say("failed", state.language, reason=reason)
         return
     finally:
-        state.citations = tuple(_unleaked(c) for c in grounder.citations)
+        state.citations = tuple(_unleaked(c, parts) for c in grounder.citations)
     cited = grounder.citations
     # once more as a whole: a link's parts may stand in several sentences
     state.answer, _ = neutralise("".join(shown), _targets(cited, state.passages), _sources(cited))
@@ -272,6 +277,7 @@ def _screened(
     context = Context(
         language=state.language,
         conversation=state.conversation_id,
+        user=state.user_id,
         canary=parts.canary,
         allowed_urls=_targets(cited, state.passages),
     )
@@ -282,17 +288,49 @@ def _screened(
         state.outcome = "crisis" if verdict.action == "crisis" else "refused"
         state.answer = verdict.reply
         return None
-    if shown and mask(marks_removed("".join([*shown, text])), parts.canary).canary:
+    if _tells("".join([*shown, text]), parts.canary):
         state.outcome, state.answer = "refused", refusal_reply("attack", state.language, "output")
         return None
     safe, _ = neutralise(verdict.safe_text or text, context.allowed_urls, _sources(cited))
     return inert(safe)
 
 
-def _unleaked(citation: Citation) -> Citation:
+def kept_passages(state: State, parts: Parts) -> tuple[Passage, ...]:
+    """The passages as a reply keeps them: masked as the answer is; offsets stay the document's."""
+    hide = parts.guard.unleaked
+    return tuple(
+        replace(
+            p,
+            title=hide(p.title),
+            chunk=replace(
+                p.chunk,
+                text=hide(p.chunk.text),
+                headings=tuple(hide(heading) for heading in p.chunk.headings),
+            ),
+        )
+        for p in state.passages
+    )
+
+
+def kept_prompt(state: State, parts: Parts) -> tuple[Message, ...]:
+    """The prompt as the preference log keeps it, masked as the answer is."""
+    messages = state.prompt.messages if state.prompt else ()
+    return tuple(replace(m, text=parts.guard.unleaked(m.text)) for m in messages)
+
+
+def _unleaked(citation: Citation, parts: Parts) -> Citation:
     """The citation with secrets masked, as the answer's text has them."""
-    masked = mask(citation.quote).text
+    masked = parts.guard.unleaked(citation.quote)
     return citation if masked == citation.quote else replace(citation, quote=masked)
+
+
+def _tells(answer: str, canary: str) -> bool:
+    """Whether any eight letters of the canary stand together in the answer, whatever parts them.
+
+    The guard looks at one sentence; this at all of them, for a canary told piece by piece.
+    """
+    bare = "".join(c for c in marks_removed(answer).casefold() if c.isalnum())
+    return any(canary[at : at + 8] in bare for at in range(len(canary) - 7))
 
 
 def _targets(cited: tuple[Citation, ...], passages: list[Passage]) -> frozenset[str]:

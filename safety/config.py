@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+PersonalKind = Literal[
+    "secret",
+    "email",
+    "phone",
+    "resident_id",
+    "card",
+    "passport",
+    "iban",
+    "ip",
+    "ssn",
+    "person",
+    "place",
+]
 
 
 class SafetySettings(BaseModel):
@@ -26,6 +40,22 @@ class SafetySettings(BaseModel):
     seconds: float = Field(5.0, gt=0, description="time one judgement may take, seconds")
     turns: int = Field(6, ge=0, description="earlier user texts weighed with the current one")
     cache: int = Field(4096, ge=0, description="verdicts remembered by text hash, rows")
+    pii_mask: tuple[PersonalKind, ...] = Field(
+        ("secret", "resident_id", "card"),
+        description="kinds of personal data masked in answers, quotes and passages",
+    )
+    pii_block: tuple[PersonalKind, ...] = Field(
+        (), description="kinds of personal data for which a sentence of an answer is stopped"
+    )
+    pii_logs: tuple[PersonalKind, ...] = Field(
+        get_args(PersonalKind), description="kinds masked in logs and in redacted texts"
+    )
+    pii_regions: tuple[str, ...] = Field(
+        ("CN", "US", "GB"), description="regions whose phone numbers are known without a +"
+    )
+    pii_presidio: tuple[str, ...] = Field(
+        (), description="spaCy models with which Presidio looks for names too, language:model"
+    )
     second: tuple[str, ...] = Field(
         (), description="moderators asked about texts that the first ones are not sure of"
     )

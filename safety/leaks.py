@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from safety.normalize import views
 from safety.schema import Span
 
+#: Rules that find a person's number; all others find secrets.
+DIGITS = ("resident_id", "card")
 _NO_LETTER = re.compile(r"[\W_]+")
 
 
@@ -26,7 +28,8 @@ class Leak:
     canary: bool = False
 
 
-def _luhn(digits: str) -> bool:
+def luhn(digits: str) -> bool:
+    """Luhn's checksum (ISO/IEC 7812-1, annex B)."""
     total = 0
     for place, digit in enumerate(reversed(digits)):
         value = int(digit) * (2 if place % 2 else 1)
@@ -37,12 +40,10 @@ def _luhn(digits: str) -> bool:
 def _card(found: str) -> bool:
     digits = re.sub(r"\D", "", found)
     # An issuer's first digit and a mixed body: order numbers and timestamps rarely pass both.
-    return (
-        13 <= len(digits) <= 19 and digits[0] in "3456" and len(set(digits)) > 3 and _luhn(digits)
-    )
+    return 13 <= len(digits) <= 19 and digits[0] in "3456" and len(set(digits)) > 3 and luhn(digits)
 
 
-def _resident_id(found: str) -> bool:
+def resident_id(found: str) -> bool:
     """Checksum of a mainland resident identity number (GB 11643-1999)."""
     weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
     total = sum(int(d) * w for d, w in zip(found, weights, strict=False))
@@ -100,13 +101,14 @@ _FORMS = (
     _Form(
         "resident_id",
         re.compile(r"(?<!\d)[1-9]\d{5}(?:19|20)\d{9}[\dXx](?![\dA-Za-z])"),
-        _resident_id,
+        resident_id,
     ),
     _Form("card", re.compile(r"(?<![\w.-])\d{4}(?:[ -]?\d{2,6}){2,4}(?![\w-]|\.\d)"), _card),
 )
 
 
-def _found(text: str) -> Iterator[tuple[int, int, str]]:
+def found(text: str) -> Iterator[tuple[int, int, str]]:
+    """(start, end, rule) of every secret and number, in no order."""
     for form in _FORMS:
         for match in form.pattern.finditer(text):
             if form.check(match.group()):
@@ -127,7 +129,7 @@ def _spellings(canary: str) -> set[str]:
     return {_NO_LETTER.sub("", form).casefold() for form in forms}
 
 
-def _has_canary(text: str, canary: str) -> bool:
+def has_canary(text: str, canary: str) -> bool:
     """Whether the canary stands in any view of the text: plain, normalised, decoded, spaced."""
     if not canary:
         return False
@@ -139,7 +141,7 @@ def _has_canary(text: str, canary: str) -> bool:
 def mask(text: str, canary: str = "") -> Leak:
     """Replace every secret by `[rule]`; spans are offsets into `text`, in order."""
     spans: list[Span] = []
-    for start, end, rule in sorted(_found(text)):
+    for start, end, rule in sorted(found(text)):
         if spans and start < spans[-1].end:
             spans[-1] = Span(spans[-1].start, max(end, spans[-1].end), spans[-1].rule)
         else:
@@ -148,4 +150,4 @@ def mask(text: str, canary: str = "") -> Leak:
     for span in spans:
         out += [text[at : span.start], f"[{span.rule}]"]
         at = span.end
-    return Leak("".join([*out, text[at:]]), tuple(spans), _has_canary(text, canary))
+    return Leak("".join([*out, text[at:]]), tuple(spans), has_canary(text, canary))
