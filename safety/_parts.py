@@ -9,7 +9,7 @@ from safety._words import Edge, best_words, chinese, parts
 
 _HAN_RUN = re.compile(r"[\u2e80-\u2fdf\u3400-\u9fff\U00020000-\U0002fa1f]{2,}")
 #: Log probability that a character is written as parts, where nothing says so.
-_RARE = -7.0
+_RARE = -5.0
 #: Characters beside a possible whole that are read with it, and characters read at most.
 _MARGIN, _MOST = 4, 4000
 _LONGEST = 5

@@ -15,7 +15,7 @@ _FOLDER = Path(__file__).parent / "words"
 #: Log probability of what no table holds.
 UNKNOWN = -18.0
 #: Share of a pair's own count in its probability; the rest is the word's alone.
-_PAIRED = 0.7
+_PAIRED = 0.8
 #: States kept at a place of the lattice.
 _BEAM = 8
 #: (end, word, extra log probability).
