@@ -60,11 +60,13 @@ MAY_IMPORT = {
 HEAVY = {
     "torch": (
         "assistant/policy/local.py",
+        "assistant/fit/guard.py",
         "retrieval/embed/*.py",
         "retrieval/rerank/*.py",
         "retrieval/fit/*.py",
         "safety/moderator/_causal.py",
     ),
+    "sklearn": ("assistant/fit/guard.py",),
     "openvino": ("retrieval/embed/_openvino.py",),
     "transformers": (
         "assistant/policy/local.py",

@@ -18,13 +18,24 @@ class Schedule(Protocol):
     """How long a run is, and how often it is saved and checked, in steps."""
 
     @property
-    def steps(self) -> int: ...
+    def steps(self) -> int:
+        """Steps in all."""
+        ...
+
     @property
-    def warmup(self) -> int: ...
+    def warmup(self) -> int:
+        """Steps until the rate is at its highest."""
+        ...
+
     @property
-    def save_every(self) -> int: ...
+    def save_every(self) -> int:
+        """Steps between checkpoints."""
+        ...
+
     @property
-    def check_every(self) -> int: ...
+    def check_every(self) -> int:
+        """Steps between looks at held-out data."""
+        ...
 
 
 class Loop:
