@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from assistant import Assistant, Reply, Settings, build_assistant, docket, load, terminal
+from assistant import Assistant, Settings, build_assistant, docket, load, terminal
 from assistant.build import AUDIT, network_of
 from assistant.errors import AssistantError
 from assistant.memory import Memory
@@ -154,10 +154,10 @@ def ask(options: argparse.Namespace, settings: Settings) -> int:
             " ".join(options.question), conversation_id=options.conversation, surface="terminal"
         )
     out.print(reply.text, markup=False, highlight=False, soft_wrap=True)
-    _print_sources(reply)
-    _print_refusal(reply)
+    terminal.cited(reply, out)
+    docket.refusal(reply, err)
     if options.why:
-        _print_why(reply)
+        terminal.why(reply, err)
     err.print(
         f"[dim]{reply.outcome} in {reply.seconds * 1000:.0f} ms · go on with: "
         f"ask --continue {reply.conversation_id} …[/]",
@@ -364,36 +364,6 @@ def _pairs(values: Sequence[str]) -> dict[str, str]:
             raise AssistantError(f"--set {value}: write it as KEY=VALUE")
         pairs[key.strip()] = text
     return pairs
-
-
-def _print_refusal(reply: Reply) -> None:
-    decision = docket.decision(reply)
-    if decision:
-        err.print(f"[dim]decision {decision} · wrong? plumbline appeal {decision}[/]")
-
-
-def _print_sources(reply: Reply) -> None:
-    for c in reply.citations:
-        where = " › ".join((c.title, *c.headings))
-        date = time.strftime("%Y-%m-%d", time.localtime(c.modified))
-        out.print(
-            f"  [{c.number}] {where}\n      {c.source} · {date} · version {c.version[:8]}",
-            style="dim",
-            markup=False,
-            highlight=False,
-            soft_wrap=True,
-        )
-
-
-def _print_why(reply: Reply) -> None:
-    understood = reply.understanding
-    err.print(f"searched: {escape(understood.query or '(nothing)')} ({understood.reason})")
-    for step in reply.steps:
-        err.print(f"  {step.seconds * 1000:7.1f} ms  {step.name}: {escape(step.detail)}")
-    for passage in reply.passages:
-        stages = ", ".join(f"{f.stage} {f.score:.2f} (#{f.rank})" for f in passage.found_by)
-        err.print(f"  {escape(passage.title)}: {stages}", soft_wrap=True)
-    err.print(f"  confidence {reply.confidence}, policy {reply.policy.name}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,13 @@ def decision(reply: Reply) -> str:
     return stops[-1][:DIGITS] if stops else ""
 
 
+def refusal(reply: Reply, err: Console) -> None:
+    """How to object, where the reply is a refusal."""
+    found = decision(reply)
+    if found:
+        err.print(f"[dim]decision {found} · wrong? plumbline appeal {found}[/]")
+
+
 def show(appeal: Appeal, out: Console) -> None:
     """One appeal: what was decided, and what each moderator says of each reading now."""
     _line(out, f"appeal {appeal.id[:DIGITS]}: {appeal.state}")

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from assistant.schema import Reply
 from retrieval.schema import FileReport, IngestProgress, IngestSummary, RootStatus
 
 #: Names listed for one reason; the rest are counted.
@@ -113,6 +114,32 @@ def sources(roots: Sequence[RootStatus], out: Console) -> None:
                 f"({root.error.reason}). {escape(root.error.remedy)}",
                 soft_wrap=True,
             )
+
+
+def cited(reply: Reply, out: Console) -> None:
+    """The sources of an answer, by number."""
+    for c in reply.citations:
+        where = " › ".join((c.title, *c.headings))
+        date = time.strftime("%Y-%m-%d", time.localtime(c.modified))
+        out.print(
+            f"  [{c.number}] {where}\n      {c.source} · {date} · version {c.version[:8]}",
+            style="dim",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def why(reply: Reply, err: Console) -> None:
+    """What was searched, each step with its time, each passage with its scores."""
+    understood = reply.understanding
+    err.print(f"searched: {escape(understood.query or '(nothing)')} ({understood.reason})")
+    for step in reply.steps:
+        err.print(f"  {step.seconds * 1000:7.1f} ms  {step.name}: {escape(step.detail)}")
+    for passage in reply.passages:
+        stages = ", ".join(f"{f.stage} {f.score:.2f} (#{f.rank})" for f in passage.found_by)
+        err.print(f"  {escape(passage.title)}: {stages}", soft_wrap=True)
+    err.print(f"  confidence {reply.confidence}, policy {reply.policy.name}")
 
 
 def ago(moment: float) -> str:

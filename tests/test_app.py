@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -419,3 +421,20 @@ def test_the_status_says_how_often_texts_are_stopped(run: Run) -> None:
     out = run("status").out
     assert "1 stopped" in out
     assert re.search(r"input attack en: 1 of \d+ \(", out)
+
+
+def test_the_preference_log_is_redacted_as_the_settings_say(run: Run, home: Path) -> None:
+    """The redacted text has no personal data of any kind; the conversation keeps its words."""
+    words = "my card 4539 1488 0343 6467 and jo@example.org"
+    run("ask", words)
+    with contextlib.closing(sqlite3.connect(home / "preferences.db")) as db:
+        rows = db.execute("SELECT user_text, redacted_text FROM turn").fetchall()
+    assert rows == [(words, "my card [card] and [email]")]
+
+
+def test_forgetting_a_user_forgets_what_was_kept_for_an_appeal(run: Run, home: Path) -> None:
+    """Texts of stopped messages go with the rest."""
+    run("--set=safety.keep_texts_days=9", "ask", ATTACK)
+    assert ATTACK.encode() in (home / "appeals.db").read_bytes()
+    run("forget-user", "local")
+    assert ATTACK.encode() not in (home / "appeals.db").read_bytes()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import answers, freshness, ingest
+from bench import answers, freshness, ingest, pii
 from bench.common import interval, rate, report, scratch
 
 ARTICLES = {
@@ -196,3 +196,24 @@ def test_freshness_counts_what_is_stale(capsys: pytest.CaptureFixture[str]) -> N
     assert (found["chunks"], found["files"], found["edits"]) == (258, 12, 4)
     assert (found["stale_after_delete"], found["resync_embeddings"]) == (0, 0)
     assert {"edit_p95_s", "resync_s", "rename_p95_s"} <= found.keys()
+
+
+def test_personal_data_is_counted_by_overlap(tmp_path: Path) -> None:
+    """A find that meets a span of its kind is right; missed spans and strange finds count."""
+    text = "Mail a.b@example.org or 13812345678, not c.d@example.org."
+    spans = [
+        {"type": "EMAIL_ADDRESS", "start": 7, "end": 20},
+        {"type": "IBAN_CODE", "start": 0, "end": 4},
+        {"type": "PERSON", "start": 0, "end": 4},
+    ]
+    (tmp_path / "pii-synthetic").mkdir()
+    path = tmp_path / "pii-synthetic" / "eval.jsonl.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.write(json.dumps({"text": text, "spans": spans}) + "\n")
+    found = pii.measure(list(pii.read(tmp_path)))
+    assert (found["email"]["recall"], found["email"]["precision"]) == (1.0, 0.5)
+    assert (found["iban"]["recall"], found["phone"]["precision"]) == (0.0, 0.0)
+    (tmp_path / "a.md").write_text("Write to a.b@example.org.\n")
+    (tmp_path / "b.md").write_text("电话是多少？\n", encoding="utf-8")
+    assert pii.prose(tmp_path)["en"][1] == {"email": 1}
+    assert pii.prose(tmp_path)["zh"][1].total() == 0

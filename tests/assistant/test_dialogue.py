@@ -353,7 +353,10 @@ def test_a_moderator_that_raises_blocks(world: World) -> None:
 
 
 def test_a_secret_in_a_document_is_masked_everywhere_it_is_shown(world: World) -> None:
-    """The answer, its citation and the excerpt around it hold no key; the excerpt is current."""
+    """Nothing that is shown, returned or logged holds the key; the excerpt is current.
+
+    The prompt that is logged is the masked one, and its hash is that one's.
+    """
     key = "AKIAIOSFODNN7QWERTYU"
     folder = world.documents / "secret"
     folder.mkdir()
@@ -371,6 +374,29 @@ def test_a_secret_in_a_document_is_masked_everywhere_it_is_shown(world: World) -
         False,
         [True],
     )
+    (logged,) = world.turns
+    assert (key in repr(reply), key in repr(logged)) == (False, False)
+    assert any("[aws_key]" in p.chunk.text for p in reply.passages)
+    assert any("[aws_key]" in m.text for m in logged.prompt)
+    assert logged.prompt_sha256 == fingerprint(logged.prompt)
+
+
+def test_other_personal_data_is_masked_where_the_settings_say(world: World) -> None:
+    """A kind that is named goes from the answer, its quote and the passages; the chat keeps it."""
+    folder = world.documents / "staff"
+    folder.mkdir()
+    (folder / "staff.md").write_text("# Staff\n\nThe porter reads porter@example.org daily.\n")
+    named = {"safety.pii_mask": '["email"]'}
+    assistant = world.assistant(Scripted(quoting), overrides=named)
+    for _ in assistant.ingest([folder]):
+        pass
+    question = "What does the porter, porter@example.org, read?"
+    reply = assistant.reply(question)
+    assert (reply.outcome, "[email]" in reply.text) == ("answered", True)
+    shown = (reply.text, reply.citations, reply.passages)
+    assert "porter@example.org" not in repr(shown)
+    assert [assistant.excerpt(c).current for c in reply.citations] == [True]
+    assert assistant.turns(reply.conversation_id)[0].user_text == question
 
 
 def test_silence_says_that_passages_were_set_aside(world: World) -> None:

@@ -307,3 +307,14 @@ def test_an_import_of_safety_is_light(root: Path) -> None:
     code = f"import sys, safety; print([m for m in {heavy!r} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert run.stdout.strip() == "[]", run.stderr
+
+
+def test_personal_data_can_stop_an_answer() -> None:
+    """A kind that is to be blocked stops the sentence, with the reason; other sides pass."""
+    guard = build_guard(SafetySettings(audit=False, pii_block=("phone",)), None)
+    text = "Call 13812345678 to reach him."
+    stopped = guard.screen(text, "output")
+    assert (stopped.action, stopped.reason) == ("block", "privacy.phone")
+    assert stopped.safe_text == ""
+    assert guard.screen(text, "input").action == "allow"
+    assert guard.screen("Call the porter.", "output").action == "allow"
