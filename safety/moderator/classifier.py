@@ -45,7 +45,7 @@ CLOSE = {"en": (220, 160), "zh": (70, 50)}
 #: Windows of one text that are scored; of a longer one, every other window and so on.
 MOST = 48
 #: Views of one text that are scored.
-VIEWS = 4
+VIEWS = 6
 _PLAIN = re.compile(r"\s+")
 
 Scores = NDArray[np.float32]
