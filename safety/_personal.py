@@ -23,7 +23,7 @@ Hit = tuple[int, int, float, str]
 BEFORE, AFTER = 48, 24
 _WORDS = {
     "phone": re.compile(
-        r"(?i)\b(?:tele)?phones?\b|\b(?:tel|mobile|cell|fax|call(?:ed|ing)?|dial|text|sms|whatsapp"
+        r"(?i)\b(?:tele)?phones?\b|\b(?:tel|mobile|cell|fax|call(?:ed|ing)?|dial|sms|whatsapp"
         r"|hotline|reach (?:me|us|him|her|them)|contact)\b"
         r"|电话|手机|座机|传真|热线|致电|拨打|联系方式"
     ),
@@ -47,7 +47,17 @@ _PHONE = re.compile(
     r"(?:[ ,]{0,2}(?:x|ext\.?|#|转)[ ]?\d{1,6})?(?![\w@]|[.,:/-]\d)",
     re.ASCII,
 )
-_DATE = re.compile(r"(?:19|20)\d\d[-/. ]\d{1,2}[-/. ]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)\d\d")
+#: `icon@2x.png` is a picture at twice its size.
+_PICTURE = re.compile(r"@\dx?\.[a-z]+$")
+#: Digits in groups that are no number to dial: dates, spans of years, digits one by one, sums,
+#: decimals and versions.
+_NO_PHONE = re.compile(
+    r"\(?(?:19|20)\d\d[-/. ]\d{1,2}[-/. ]\d{1,2}|\(?\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)\d\d"
+    r"|\(?(?:1\d|20)\d\d ?[-–] ?(?:1\d|20)\d\d\)?$"
+    r"|.*(?<!\d)\d[ ]+\d[ ]+\d(?!\d)|.*/.*/|.*[ ]/[ ]"
+    r"|\d+\.\d+(?![.\d])|(?:.*[^\d])?\d\.\d|(?:\d{1,3}\.){3}\d{1,3}$",
+    re.DOTALL,
+)
 _MOBILE_CN = re.compile(r"1[3-9]\d(?:[ -]?\d{4}){2}")
 _RESIDENT = re.compile(r"(?<![0-9A-Za-z])[1-9]\d{5}(?:18|19|20)\d{9}[\dXx](?![0-9A-Za-z])")
 _RESIDENT_OLD = re.compile(r"(?<![\w.-])[1-9]\d{14}(?![\w-]|\.\d)", re.ASCII)
@@ -60,8 +70,11 @@ _PASSPORT_CN = re.compile(r"(?:[DEGHPS]\d{8}|E[A-HJ-NP-Z]\d{7})")
 _IBAN = re.compile(
     r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])"
 )
-_IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|\.\d)", re.ASCII)
-_IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])", re.ASCII)
+_IPV4 = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w]|[.-]\w)", re.ASCII)
+#: Addresses that are handed out begin with four digits: 2000::/3, fc00::/7, fe80::/10.
+_IPV6 = re.compile(
+    r"(?<![\w:.])[0-9A-Fa-f]{4}:(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![\w:])", re.ASCII
+)
 _SSN = re.compile(r"(?<![\w-])(?!000|666|9)\d{3}([- ]?)(?!00)\d\d\1(?!0000)\d{4}(?![\w-])")
 
 #: Length of an IBAN by country (SWIFT's registry of ISO 13616).
@@ -118,7 +131,7 @@ def emails(text: str) -> Iterator[Hit]:
     """Mail addresses."""
     for m in _EMAIL.finditer(text) if "@" in text else ():
         local = m.group().split("@")[0]
-        if ".." not in local and not local.endswith("."):
+        if ".." not in local and not local.endswith(".") and not _PICTURE.search(m.group()):
             yield m.start(), m.end(), 0.95, "address"
 
 
@@ -127,7 +140,7 @@ def phones(text: str, regions: Sequence[str]) -> Iterator[Hit]:
     for m in _PHONE.finditer(text):
         found = m.group()
         digits = re.sub(r"\D", "", found)
-        if _DATE.match(found) or not 7 <= len(digits) <= 20:
+        if _NO_PHONE.match(found) or not 7 <= len(digits) <= 20:
             continue
         named = beside("phone", text, m.start(), m.end())
         if found.startswith(("+", "00")):
