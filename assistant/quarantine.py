@@ -18,6 +18,8 @@ from safety import Context, Guard, Verdict
 
 #: Sentences are judged alone and with their neighbours: an instruction may need two to be one.
 WINDOWS = (1, 2, 3)
+#: How a sentence ends that announces something, and how code begins and ends.
+OPENS, FENCE = (":", "："), "```"
 #: Passages named in the step's line.
 NAMED = 3
 
@@ -66,6 +68,7 @@ def innocent(
     for (a, b), one in zip(windows, judged, strict=True):  # the shortest windows come first
         if one.stops and guilty.isdisjoint(range(a, b)):
             guilty.update(range(a, b))
+    guilty |= _announced(passage.chunk, spans, guilty)
     if not guilty or len(guilty) == len(spans):
         return []
     rest = [replace(passage, chunk=_stretch(passage.chunk, *s)) for s in _runs(spans, guilty)]
@@ -94,6 +97,23 @@ def _spanned(verdict: Verdict, offset: int, spans: Sequence[tuple[int, int]]) ->
         for n, (a, b) in enumerate(spans)
         if any(s.start - offset < b and s.end - offset > a for s in verdict.spans)
     }
+
+
+def _announced(chunk: Chunk, spans: Sequence[tuple[int, int]], guilty: set[int]) -> set[int]:
+    """What guilty sentences announce: the sentence after a colon, or all of the code there."""
+    found: set[int] = set()
+    for n in guilty:
+        start, end = spans[n]
+        if not chunk.text[start:end].endswith(OPENS) or n + 1 == len(spans):
+            continue
+        first = spans[n + 1][0]
+        stop = spans[n + 1][1]
+        if chunk.text.startswith(FENCE, first):
+            close = chunk.text.find(FENCE, first + len(FENCE))
+            stop = close + len(FENCE) if close >= 0 else len(chunk.text)
+        stop = max([stop, *(b for a, b in chunk.code if a <= first < b)])
+        found.update(m for m, (a, _) in enumerate(spans) if first <= a < stop)
+    return found
 
 
 def _runs(spans: Sequence[tuple[int, int]], guilty: set[int]) -> list[tuple[int, int]]:
