@@ -57,8 +57,8 @@ _OPENING = re.compile(r"<[A-Za-z/!?]")
 #: Nothing to do where none of these stands; most answers end here.
 _SUSPECT = re.compile(r"\]\(|\]\[|\]:|<[/a-z]|:/|www\.|data:|javascript:", re.IGNORECASE)
 Allowed = Callable[[str], bool]
-#: What a link may lead to, and what an image may be loaded from.
-Rules = tuple[Allowed, Allowed]
+#: What a link may lead to, what an image may be loaded from, and what a definition may name.
+Rules = tuple[Allowed, Allowed, Allowed]
 
 
 def _listed(urls: frozenset[str]) -> Allowed:
@@ -138,7 +138,9 @@ def neutralise(
         if not code
         for m in _DEFINED.finditer(part)
     }
-    out = "".join(part if code else _prose(part, names, (allowed, loads)) for part, code in blocks)
+    # a definition serves links and images alike
+    rules = (allowed, loads, loads if "![" in plain else allowed)
+    out = "".join(part if code else _prose(part, names, rules) for part, code in blocks)
     # Line ends alone are no reason to touch a text.
     return (out, True) if out != plain else (text, False)
 
@@ -178,13 +180,17 @@ def _label(label: str) -> str:
 
 
 def _markdown(text: str, names: dict[str, str], rules: Rules) -> str:
-    allowed, loads = rules
-    # a definition serves links and images alike
-    defines = loads if "![" in text else allowed
+    allowed, loads, defines = rules
 
     def link(match: re.Match[str]) -> str:
-        fine = loads if match.group().startswith("!") else allowed
-        return match.group() if fine(match.group("target")) else _label(match.group("label"))
+        whole, label = match.group(), match.group("label")
+        fine = loads if whole.startswith("!") else allowed
+        if not fine(match.group("target")):
+            return _label(label)
+        if "![" not in label:
+            return whole
+        start = match.start("label") - match.start()  # an image inside a link that may stay
+        return whole[:start] + _INLINE.sub(link, label) + whole[start + len(label) :]
 
     def define(match: re.Match[str]) -> str:
         return match.group() if defines(match.group("target")) else ""

@@ -92,3 +92,20 @@ def test_a_hostile_answer_is_neutralised_in_time(unit: str) -> None:
     begin = time.process_time()
     neutralise(unit * (100_000 // len(unit)), ALLOWED)
     assert time.process_time() - begin < 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"[here]({KNOWN}) and ![there]({KNOWN})", f"[here]({KNOWN}) and there"),
+        (f"![c][r]\n\n[r]: {KNOWN}", "c\n\n"),
+        (f"![r]\n\n[r]: {KNOWN}", "![r]\n\n"),
+        (f"[![a]({KNOWN})]({KNOWN})", f"[a]({KNOWN})"),
+        (f"Great! [a]({KNOWN})", f"Great! [a]({KNOWN})"),
+    ],
+)
+def test_an_image_needs_more_than_a_link(text: str, expected: str) -> None:
+    """An address that may be linked is not loaded from, unless it is on the images' own list."""
+    assert neutralise(text, ALLOWED, frozenset())[0] == expected
+    assert neutralise(text, ALLOWED, ALLOWED) == (text, False)
+    assert neutralise(text, frozenset(), ALLOWED)[0] == neutralise(text, frozenset())[0]
