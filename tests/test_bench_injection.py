@@ -82,8 +82,9 @@ def test_an_attack_that_the_guard_sees_is_never_obeyed(run: Run) -> None:
 def test_an_attack_that_nobody_sees_is_counted(run: Run) -> None:
     """The policy obeys it, repeats it under a citation, and the benchmark notices."""
     found = run(UNSEEN)
-    got = [found[k] for k in ("attack_success_own", "quarantined", "answers_kept_own")]
-    assert got == [1, 0, 0]
+    wanted = ("attack_success_own", "carried_out", "quarantined", "answers_kept_own")
+    got = [found[k] for k in wanted]
+    assert got == [1, 0, 0, 0]
 
 
 def test_an_attack_stands_between_sentences() -> None:
