@@ -4,6 +4,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,7 +151,7 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
         classifier.read(tmp_path)
     zeros = np.zeros(len(HEADS), dtype=np.float32)
     weights = np.zeros((BUCKETS, len(HEADS)), dtype=np.int8)
-    arrays = {"weights": weights, "scale": zeros, "bias": zeros}
+    arrays: dict[str, NDArray[Any]] = {"weights": weights, "scale": zeros, "bias": zeros}
     save_file(arrays, tmp_path / "ngrams.safetensors")
     line = [[1.0, 0.0, 0.0]] * len(HEADS)
     level = [[0.5]] * len(HEADS)
