@@ -142,11 +142,11 @@ def test_splits_have_their_size(tmp_path: Path, record: MakeRecord, feedback: Ma
     """Users fall into the splits by the fractions, and an iterator keeps to its split."""
     wanted = PreferenceSettings(dev_fraction=0.25, test_fraction=0.25, page=7)
     store = PreferenceStore(tmp_path / "log.db", settings=wanted)
-    for n in range(60):
+    for n in range(300):
         store.add_turn(record(f"t{n}", f"c{n}", user=f"user{n}"))
         store.add_feedback(feedback(turn=f"t{n}", user=f"user{n}", value=1))
     sizes = {s: len(list(store.thumbs(s))) for s in ("train", "dev", "test")}
-    assert sum(sizes.values()) == len(list(store.thumbs())) == 60
+    assert sum(sizes.values()) == len(list(store.thumbs())) == 300
     assert sizes["train"] > max(sizes["dev"], sizes["test"]) > 0
     assert {t.origin.split for t in store.thumbs("dev")} == {"dev"}
     store.close()
