@@ -101,7 +101,7 @@ class Retriever:
         view = self._serving.view(scope)
         reader = self._reranker if mode == "reranked" else None
         depth = max(k, self._depth) if reader else k
-        found = self.candidates(query, depth + len(exclude), mode=mode, scope=scope)
+        found = self._candidates(view, query, depth + len(exclude), mode, scope)
         weights = self._weights(view, query, mode)
         joined = _joined(found, weights, exclude)[: depth + OVERFETCH]
         stages = _stages(found)
@@ -119,7 +119,11 @@ class Retriever:
         self, query: str, k: int, *, mode: Mode = "fused", scope: Scope | None = None
     ) -> Candidates:
         """What the first stages find, before they are joined; at least `k` from each side."""
-        view = self._serving.view(scope)
+        return self._candidates(self._serving.view(scope), query, k, mode, scope)
+
+    def _candidates(
+        self, view: View, query: str, k: int, mode: Mode, scope: Scope | None
+    ) -> Candidates:
         allowed = view.allowed(scope)
         wanted = max(k, self._settings.candidates) + OVERFETCH
         embedder = view.embedder
