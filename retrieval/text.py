@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 import unicodedata
 from collections.abc import Iterator
 from types import ModuleType
@@ -280,12 +281,16 @@ def _topic_runs(run: str) -> list[str]:
     return [r for r in runs if r]
 
 
+_STEMMING = threading.Lock()
+
+
 @functools.lru_cache(maxsize=65_536)
 def _stem(word: str) -> str:
     """Stop words stay as they are, so that `is_stop` knows them."""
     if word in STOP_EN or not word.isascii():
         return word
-    return str(_stemmer().stemWord(word))
+    with _STEMMING:  # the stemmer keeps the word it is at work on
+        return str(_stemmer().stemWord(word))
 
 
 # The dictionaries are loaded at first use: `import assistant` does without them.

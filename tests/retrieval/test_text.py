@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import functools
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from retrieval import text
 from retrieval.chunk import chunk
 from retrieval.config import ChunkSettings, ParseSettings
 from retrieval.embed._weights import packaged
@@ -275,3 +278,18 @@ def test_no_chunk_is_cut_by_the_encoder(folder: str, root: Path) -> None:
 def test_counting_is_linear(text: str) -> None:
     """A file without spaces is counted in one pass."""
     assert count_tokens(text) >= len(text) // 8
+
+
+def test_threads_share_the_stemmer() -> None:
+    """Words stemmed by several threads at once get the stems that one thread gives them."""
+    words = [f"{a}{b}ations" for a in "bcdfghklmnprst" for b in ("elev", "imit", "oper", "un")]
+    alone = [terms(word) for word in words]
+    pause = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(10):
+            text._stem.cache_clear()
+            with ThreadPoolExecutor(4) as pool:
+                assert list(pool.map(terms, words)) == alone
+    finally:
+        sys.setswitchinterval(pause)
