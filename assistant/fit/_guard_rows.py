@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from assistant.errors import ConfigError
+from safety._ngrams import is_chinese
 from safety.moderator.classifier import HEADS
 
 CONTRAST = Path(__file__).resolve().parent / "contrast"
@@ -243,8 +244,7 @@ def _benign(data: Path) -> Iterator[Row]:
 
 def _row(text: str, found: tuple[int, ...], source: str, group: str) -> Row:
     text = text.strip()
-    han = sum("\u3400" <= c <= "\u9fff" for c in text)
-    return Row(text, "zh" if han > 0.2 * len(text) else "en", found, source, str(group))
+    return Row(text, "zh" if is_chinese(text) else "en", found, source, str(group))
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

@@ -10,7 +10,7 @@
 
 Checkpoints are kept in .runs/guard; an interrupted run goes on. Data, all train-allowed:
 safety/*/train, dialogue/{clinc150,banking77,crosswoz-user}/train, questions and passages of qa/
-(train rows), and this folder's contrast/*.tsv. Reviewed appeals join by --reviewed.
+(train rows), and this folder's contrast/*.tsv.
 """
 
 from __future__ import annotations
