@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import logging
+import os
 import sys
 import time
 import webbrowser
@@ -20,14 +21,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from assistant import Assistant, Settings, build_assistant, docket, load, terminal
-from assistant.build import AUDIT, network_of
+from assistant.build import AUDIT, build_knowledge, network_of
 from assistant.errors import AssistantError
 from assistant.memory import Memory
+from assistant.scan import Scan, noted_at, swept_at
 from assistant.schema import Feedback, TurnRecord
 from retrieval import menu
 from retrieval.errors import RetrievalError
 from retrieval.intake import KINDS
-from retrieval.knowledge import KnowledgeBase, open_knowledge
+from retrieval.knowledge import KnowledgeBase
 from retrieval.ledger import open_ledger
 from retrieval.schema import IngestSummary
 from rlhf import exports
@@ -90,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--note", default="", help="why")
     sub.add_argument("--reviewer", default="", help="who decides; the name of this account")
     command("status", status, "what is indexed, how fresh it is, and which policy answers")
+    command("hazards", hazards, "which hazards are looked for, and by what")
     sub = command("forget", forget, "remove a source or a document from the knowledge base")
     sub.add_argument("name", metavar="PATH|URL")
     sub = command("forget-user", forget_user, "delete a user's conversations and feedback")
@@ -171,7 +174,7 @@ def ingest(options: argparse.Namespace, settings: Settings) -> int:
     given = options.addresses
     addresses = [a if "://" in a or options.kind else Path(a) for a in given]
     readers = None if options.readers is None else [r for r in options.readers.split(",") if r]
-    with _knowledge(settings, watch=options.watch) as knowledge:
+    with _knowledge(settings, watch=options.watch) as (knowledge, _):
         events = knowledge.ingest(
             addresses, kind=options.kind, readers=readers, every=options.every
         )
@@ -182,12 +185,14 @@ def ingest(options: argparse.Namespace, settings: Settings) -> int:
 def sync(options: argparse.Namespace, settings: Settings) -> int:
     """Bring every source up to date once, or go on doing so; 1 where anything failed."""
     code = 0
-    with _knowledge(settings, watch=options.every) as knowledge:
+    with _knowledge(settings, watch=options.every) as (knowledge, scan):
         for root in knowledge.status().roots:
             if root.kind in (*KINDS, "files"):
                 err.print(escape(root.root), soft_wrap=True, highlight=False)
                 events = knowledge.sync(root.root)
                 code |= terminal.conclude(terminal.show(events, err), out, err)
+        if scan is not None:  # what was taken in before there were verdicts, or by another guard
+            terminal.checking(scan.rest(), err)
         return _keep(knowledge) if options.every else code
 
 
@@ -210,14 +215,15 @@ def _keep(knowledge: KnowledgeBase) -> int:
 
 
 @contextmanager
-def _knowledge(settings: Settings, *, watch: bool) -> Iterator[KnowledgeBase]:
+def _knowledge(settings: Settings, *, watch: bool) -> Iterator[tuple[KnowledgeBase, Scan | None]]:
     chosen = settings.retrieval
     if watch:  # as the command line says, whatever the settings do
         on = chosen.sync.model_copy(update={"watch": True})
         chosen = chosen.model_copy(update={"sync": on})
-    knowledge = open_knowledge(settings.home, chosen)
+        settings = settings.model_copy(update={"retrieval": chosen})
+    knowledge, scan = build_knowledge(settings)
     try:
-        yield knowledge
+        yield knowledge, scan
     finally:
         knowledge.close()
 
@@ -229,7 +235,7 @@ def status(options: argparse.Namespace, settings: Settings) -> int:
         named = f"no policy {settings.policy.backend!r}; there are: {', '.join(policies)}"
         raise AssistantError(named)
     with open_ledger(settings.home, settings.retrieval) as ledger:
-        index = ledger.status()
+        index = noted_at(settings.home, ledger.store, ledger.status())
     memory = Memory(settings.home / "conversations.db")
     preferences = _preferences(settings)
     try:
@@ -259,10 +265,18 @@ def status(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def hazards(options: argparse.Namespace, settings: Settings) -> int:
+    """Print which hazards the safety check looks for as it is set up; no model is loaded."""
+    language = terminal.language_of(settings.serve.language, os.environ)
+    terminal.hazards(settings.safety, language, out)
+    return 0
+
+
 def forget(options: argparse.Namespace, settings: Settings) -> int:
     """Remove a source or a document; 1 where nothing was known under that name."""
     with open_ledger(settings.home, settings.retrieval) as ledger:
         removed = ledger.forget(options.name)
+        swept_at(settings.home, ledger.store)
     out.print(f"{removed} documents removed.")
     return 0 if removed else 1
 

@@ -1,9 +1,9 @@
-"""What the command line shows of documents: a run and what it came to, and the sources."""
+"""What the command line shows: a run and what it came to, the sources, an answer, the hazards."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -18,7 +19,10 @@ from rich.progress import (
 from rich.table import Table
 
 from assistant.schema import Reply
+from assistant.ui.strings import Language, known, pick, say
 from retrieval.schema import FileReport, IngestProgress, IngestSummary, RootStatus
+from safety.config import SafetySettings
+from safety.hazards import HAZARDS, served
 
 #: Names listed for one reason; the rest are counted.
 _LISTED = 10
@@ -37,9 +41,15 @@ def show(events: Iterator[IngestProgress | IngestSummary], err: Console) -> Inge
     summary: IngestSummary | None = None
     with Progress(*columns, console=err) as progress:
         task = progress.add_task("files", total=None, rate="")
+        checks: TaskID | None = None
         for event in events:
             if isinstance(event, IngestSummary):
                 summary = event
+                continue
+            if event.phase == "check":
+                if checks is None:
+                    checks = progress.add_task("safety check", total=event.total, rate="")
+                progress.update(checks, completed=event.done, rate="passages")
                 continue
             rate = event.embedded / event.seconds if event.seconds else 0.0
             if event.done == 1 and progress.tasks[task].completed > 1:
@@ -51,18 +61,34 @@ def show(events: Iterator[IngestProgress | IngestSummary], err: Console) -> Inge
     return summary
 
 
+def checking(events: Iterator[IngestProgress], err: Console) -> None:
+    """Run a check of passages to the end under a progress bar, where there is any to check."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=err) as progress:
+        task: TaskID | None = None
+        for event in events:
+            if task is None:
+                task = progress.add_task("safety check", total=event.total)
+            progress.update(task, completed=event.done)
+
+
 def conclude(summary: IngestSummary, out: Console, err: Console) -> int:
     """Print what a run came to; 1 where anything failed, empty files aside."""
     failures(summary.failures, err)
-    for report in summary.remarks[:_LISTED]:
-        err.print(f"[dim]{escape(report.source)}: {escape(report.detail)}[/]", soft_wrap=True)
-    if len(summary.remarks) > _LISTED:
-        err.print(f"[dim]… and {len(summary.remarks) - _LISTED} more remarks[/]")
+    _remarks([r for r in summary.remarks if not r.quarantined], "dim", "remarks", err)
+    _remarks([r for r in summary.remarks if r.quarantined], "yellow", "such documents", err)
     if summary.ignored:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in summary.ignored)
         err.print(f"[dim]Other files in these folders, not read: {escape(kinds)}[/]")
     out.print(line(summary))
     return 1 if any(f.reason != "empty" for f in summary.failures) else 0
+
+
+def _remarks(found: Sequence[FileReport], style: str, kind: str, err: Console) -> None:
+    for report in found[:_LISTED]:
+        err.print(f"[{style}]{escape(report.source)}[/]: {escape(report.detail)}", soft_wrap=True)
+    if len(found) > _LISTED:
+        err.print(f"[{style}]… and {len(found) - _LISTED} more {kind}[/]")
 
 
 def line(summary: IngestSummary) -> str:
@@ -108,6 +134,12 @@ def sources(roots: Sequence[RootStatus], out: Console) -> None:
         )
     out.print(table)
     for root in roots:
+        if root.quarantined:
+            out.print(
+                f"[yellow]{escape(root.root)}[/]: {root.quarantined} passages quarantined: kept, "
+                "but what the safety check stops in them is not shown to the policy",
+                soft_wrap=True,
+            )
         if root.error is not None:
             out.print(
                 f"[red]{escape(root.root)}[/]: {escape(root.error.detail)} "
@@ -140,6 +172,28 @@ def why(reply: Reply, err: Console) -> None:
         stages = ", ".join(f"{f.stage} {f.score:.2f} (#{f.rank})" for f in passage.found_by)
         err.print(f"  {escape(passage.title)}: {stages}", soft_wrap=True)
     err.print(f"  confidence {reply.confidence}, policy {reply.policy.name}")
+
+
+def language_of(setting: str, environment: Mapping[str, str]) -> Language:
+    """The user's language: as set, else the locale's, else English."""
+    names = ("LC_ALL", "LC_MESSAGES", "LANG")
+    locale = next((value for name in names if (value := environment.get(name))), "")
+    return pick(setting, "", locale)
+
+
+def hazards(settings: SafetySettings, language: Language, out: Console) -> None:
+    """Every hazard, whether the built-in model learnt it, and what set up here looks for it."""
+    heads = ("what", "category", "model", "here")
+    table = Table(*(say(language, f"hazard_{head}") for head in heads))
+    for hazard in HAZARDS:
+        table.add_row(
+            hazard.label[0 if language == "en" else 1],
+            known(language, f"category_{hazard.category}", hazard.category),
+            known(language, f"hazard_{hazard.trained}", hazard.trained),
+            ", ".join(served(hazard, settings)) or say(language, "hazard_nothing"),
+        )
+    out.print(table)
+    out.print(say(language, "hazard_note"), highlight=False, soft_wrap=True)
 
 
 def ago(moment: float) -> str:

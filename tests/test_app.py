@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from rich.console import Console
 from rich.progress import Progress
 
 import app
@@ -23,7 +24,9 @@ from assistant.schema import Consent, Feedback
 from rlhf.preferences import PreferenceStore
 
 WIDGET = "# Widget\n\nThe widget costs 40 euros. It was made in Lyon.\n"
-COMMANDS = set("chat ask ingest sync status appeal review forget forget-user export train".split())
+COMMANDS = set(
+    "chat ask ingest sync status appeal review hazards forget forget-user export train".split()
+)
 
 
 class Ran(NamedTuple):
@@ -421,6 +424,22 @@ def test_the_status_says_how_often_texts_are_stopped(run: Run) -> None:
     out = run("status").out
     assert "1 stopped" in out
     assert re.search(r"input attack en: 1 of \d+ \(", out)
+
+
+def test_the_hazards_are_listed_in_the_users_language(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is trained, what is not covered and what looks for it here; by setting, else locale."""
+    monkeypatch.setenv("LC_ALL", "en_GB.UTF-8")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(app, "out", Console(width=160))
+    ran = run("--set=safety.second=llamaguard", "hazards")
+    assert ran.code == 0
+    assert re.search(r"S14 code interpreter abuse .* not covered: no data .* llamaguard", ran.out)
+    assert re.search(r"S6 specialised advice .* not covered: no data .* nothing", ran.out)
+    assert "S8 知识产权" in run("--set=serve.language=zh", "hazards").out
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert "数据太少" in run("hazards").out
 
 
 def test_the_preference_log_is_redacted_as_the_settings_say(run: Run, home: Path) -> None:

@@ -86,13 +86,14 @@ class Desk:
         }
 
     def _safety(self, view: View) -> str:
+        settings = self.settings.safety
         if self.audit is None:
-            return render_safety.silent("safety_off", view.language)
+            return render_safety.silent("safety_off", settings, view.language)
         try:
-            return render_safety.safety(self.audit.read(), view.language)
+            return render_safety.safety(self.audit.read(), settings, view.language)
         except OSError as error:
             logger.error("rates_not_read error=%s", type(error).__name__)
-            return render_safety.silent("safety_unread", view.language)
+            return render_safety.silent("safety_unread", settings, view.language)
 
     def draw_all(self, view: View) -> Updates:
         """The whole page."""

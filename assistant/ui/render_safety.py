@@ -1,16 +1,18 @@
-"""How often texts were stopped, by side, category and language: numbers, and nothing personal."""
+"""How often texts were stopped, and which hazards nobody looks for: nothing personal."""
 
 from __future__ import annotations
 
 from assistant.ui.render import escape, page
 from assistant.ui.strings import Language, known, say
+from safety.config import SafetySettings
+from safety.hazards import HAZARDS, Coverage, served
 from safety.rates import Rate, Rates
 
 _SHOWN = 12
 
 
-def safety(rates: Rates, language: Language) -> str:
-    """The section of the sidebar, folded; its first line says the sums."""
+def safety(rates: Rates, settings: SafetySettings, language: Language) -> str:
+    """The section of the sidebar, folded; its first line says the sums, its last list the gaps."""
     line = say(
         language,
         "safety_window",
@@ -25,12 +27,31 @@ def safety(rates: Rates, language: Language) -> str:
             f"<table><thead><tr><th>{escape(say(language, 'safety_what'))}</th>"
             f'<th class="pl-num">%</th></tr></thead><tbody>{rows}</tbody></table>'
         )
-    return _folded(line, body, language)
+    return _folded(line, body + _gaps(settings, language), language)
 
 
-def silent(why: str, language: Language) -> str:
+def silent(why: str, settings: SafetySettings, language: Language) -> str:
     """The section where there are no numbers, and why."""
-    return _folded(say(language, why), "", language)
+    return _folded(say(language, why), _gaps(settings, language), language)
+
+
+def _gaps(settings: SafetySettings, language: Language) -> str:
+    """What the built-in model does not cover, or nothing set up looks for, folded."""
+    gaps = [h for h in HAZARDS if h.trained != "yes" or not served(h, settings)]
+    rows = "".join(_gap(hazard, settings, language) for hazard in gaps)
+    return (
+        f"<details><summary>{escape(say(language, 'hazard_gaps', n=len(gaps)))}</summary>"
+        f"<table><thead><tr><th>{escape(say(language, 'hazard_what'))}</th>"
+        f"<th>{escape(say(language, 'hazard_here'))}</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<p><small>{escape(say(language, 'hazard_note'))}</small></p></details>"
+    )
+
+
+def _gap(hazard: Coverage, settings: SafetySettings, language: Language) -> str:
+    name = hazard.label[0 if language == "en" else 1]
+    why = known(language, f"hazard_{hazard.trained}", hazard.trained)
+    here = ", ".join(served(hazard, settings)) or say(language, "hazard_nothing")
+    return f"<tr><td>{escape(name)}<small>{escape(why)}</small></td><td>{escape(here)}</td></tr>"
 
 
 def _folded(line: str, body: str, language: Language) -> str:

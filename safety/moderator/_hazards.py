@@ -47,7 +47,7 @@ LLAMAGUARD: Table = {
     "S13": ("S13", "illicit"),  # elections
     "S14": ("S14", "attack"),  # code interpreter abuse
 }
-#: Model card of ShieldGemma: its four policies. Dangerous content also holds S1 and S11.
+#: Model card of ShieldGemma: its four policies.
 SHIELDGEMMA: Table = {
     "Dangerous Content": ("S9", "illicit"),
     "Harassment": ("", "harassment"),
@@ -64,8 +64,8 @@ GRANITE: Table = {
     "unethical_behavior": ("S2", "illicit"),
     "jailbreak": ("", "attack"),
 }
-#: The categories of OpenAI's moderation endpoint, then those of Mistral's.
-MODERATIONS: Table = {
+#: The thirteen categories of OpenAI's moderation endpoint.
+OPENAI: Table = {
     "harassment": ("", "harassment"),
     "harassment/threatening": ("S1", "harassment"),
     "hate": ("S10", "hate"),
@@ -79,6 +79,10 @@ MODERATIONS: Table = {
     "sexual/minors": ("S4", "minors"),
     "violence": ("S1", "violence"),
     "violence/graphic": ("S1", "violence"),
+}
+#: Those of Mistral's; `sexual` is also one of OpenAI's.
+MISTRAL: Table = {
+    "sexual": ("S12", "sexual"),
     "hate_and_discrimination": ("S10", "hate"),
     "violence_and_threats": ("S1", "violence"),
     "dangerous_and_criminal_content": ("S2", "illicit"),
@@ -90,6 +94,19 @@ MODERATIONS: Table = {
     "law": ("S6", "illicit"),
     "pii": ("S7", "privacy"),
     "jailbreaking": ("", "attack"),
+}
+MODERATIONS: Table = {**OPENAI, **MISTRAL}
+#: The tables by the file of safety/moderator/ that asks by them.
+GUARDS: dict[str, Table] = {
+    "qwen3guard": QWEN3GUARD,
+    "llamaguard": LLAMAGUARD,
+    "shieldgemma": SHIELDGEMMA,
+    "granite": GRANITE,
+    "openai": OPENAI,
+}
+#: Hazards that a guard's name holds beside its own, by the wording it was trained on.
+ALSO: dict[tuple[str, str], tuple[str, ...]] = {
+    ("shieldgemma", "Dangerous Content"): ("S1", "S11"),
 }
 
 

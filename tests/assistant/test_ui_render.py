@@ -13,10 +13,13 @@ from assistant.ui import render, render_chat, render_panel, render_safety, rende
 from assistant.ui.state import Comparison, Live, View
 from assistant.ui.strings import Language
 from retrieval.schema import FileReport, IndexStatus, IngestProgress, IngestSummary, RootStatus
+from safety.config import SafetySettings
+from safety.hazards import HAZARDS
 from safety.rates import Rate, Rates
 from safety.schema import Verdict
 from tests.assistant.ui_double import Double
 
+BY_ID = {hazard.id: hazard for hazard in HAZARDS}
 HOSTILE = (
     "<script>window.PWN=1</script>",
     "<ScRiPt src=//evil.test/x.js></sCrIpT>",
@@ -361,9 +364,28 @@ def test_the_sidebar_says_how_often_texts_are_stopped(
 ) -> None:
     """Sums and shares by category and language, in both languages, and no markup of a log's."""
     rates = Rates(7.0, 10, 3, (Rate("input", "zh", "hate", 3, 10),))
-    shown = render_safety.safety(rates, language)
+    shown = render_safety.safety(rates, SafetySettings(), language)
     assert [word for word in words if word not in shown] == []
     strange = Rates(7.0, 1, 1, (Rate("input", "en", "<script>", 1, 1),))
-    assert "<script>" not in render_safety.safety(strange, language)
-    empty = render_safety.safety(Rates(7.0, 0, 0, ()), language)
-    assert "<table>" not in empty
+    assert "<script>" not in render_safety.safety(strange, SafetySettings(), language)
+    empty = render_safety.safety(Rates(7.0, 0, 0, ()), SafetySettings(), language)
+    assert empty.count("<table>") == 1  # that of the hazards
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_sidebar_lists_what_the_built_in_model_does_not_cover(language: Language) -> None:
+    """Folded, with what looks for it here: a guard model that is set up is named, else nothing."""
+    number = 0 if language == "en" else 1
+    nothing = {"en": "nothing", "zh": "无"}[language]
+    guarded = SafetySettings(moderators=("rules", "classifier"), second=("llamaguard",))
+    for settings, looks in ((SafetySettings(), nothing), (guarded, "llamaguard")):
+        shown = render_safety.silent("safety_off", settings, language)
+        listed = re.findall(r"<tr><td>(.*?)<small>.*?</td><td>(.*?)</td></tr>", shown)
+        gaps = {h.label[number] for h in HAZARDS if h.trained != "yes"}
+        assert {name for name, _ in listed} == gaps
+        assert dict(listed)[BY_ID["S14"].label[number]] == looks
+        assert dict(listed)[BY_ID["S4"].label[number]].startswith("rules")
+    alone = render_safety.silent(
+        "safety_off", SafetySettings(moderators=("shieldgemma",)), language
+    )
+    assert BY_ID["S7"].label[number] in alone  # learnt, but the built-in model is not set up
