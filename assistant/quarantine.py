@@ -35,7 +35,9 @@ class _Aside:
 
 def screen_passages(state: State, parts: Parts) -> str:
     """Passages that try to instruct the assistant are set aside, or cut."""
-    context = Context(language=state.language, conversation=state.conversation_id)
+    context = Context(
+        language=state.language, conversation=state.conversation_id, user=state.user_id
+    )
     verdicts = parts.guard.screen_many([_seen(p) for p in state.passages], "passage", context)
     state.verdicts.extend(v for v in verdicts if v.action != "allow")
     kept: list[Passage] = []

@@ -280,6 +280,7 @@ def _screened(
         user=state.user_id,
         canary=parts.canary,
         allowed_urls=_targets(cited, state.passages),
+        question=state.user_text,
     )
     verdict = parts.guard.screen(text, "output", context)
     if verdict.action != "allow":

@@ -116,6 +116,7 @@ class Recorder:
             spans=tuple((s.start, s.end, s.rule) for s in verdict.spans),
             conversation=context.conversation,
             user=self._user(context),
+            question_sha256=text_hash(context.question) if _answers(verdict, context) else "",
         )
 
     def _user(self, context: Context) -> str:
@@ -157,6 +158,10 @@ def language_of(text: str) -> str:
     """`zh` where a good part of the text is Chinese characters, else `en`."""
     han = sum("\u3400" <= c <= "\u9fff" for c in text)
     return "zh" if han > _HAN_SHARE * len(text.replace(" ", "")) else "en"
+
+
+def _answers(verdict: Verdict, context: Context) -> bool:
+    return verdict.side == "output" and bool(context.question)
 
 
 def docket_path(audit: Path) -> Path:

@@ -55,7 +55,8 @@ class Appeal:
     """One appeal. `id` is the decision's; times are seconds since the epoch, 0.0 for not yet.
 
     `decided` and `now` are action and reason, as logged and as everything together says now.
-    `text` is None where it may not be kept.
+    `text` is None where it may not be kept; `question` is what an output answers, None where it
+    was not given or may not be kept.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Appeal:
     reviewer: str = ""
     note: str = ""
     reviewed: float = 0.0
+    question: str | None = None
 
 
 class Appeals:
@@ -94,17 +96,26 @@ class Appeals:
         self._docket = Docket(docket_path(audit))
         self._docket.purge(settings.keep_texts_days, at_once=True)
 
-    def file(self, decision: str, guard: Guard, text: str | None = None) -> Appeal:
+    def file(
+        self,
+        decision: str,
+        guard: Guard,
+        text: str | None = None,
+        question: str | None = None,
+    ) -> Appeal:
         """Score a decision's text again, and put the case before a reviewer.
 
         Args:
             decision: the decision's id, or its beginning, at least `SHORTEST` digits.
             guard: whose moderators, of both lines, are asked.
             text: the text, where it was not kept.
+            question: what an output answers, where the appeal does not hold it yet; without it
+                the output is scored alone.
 
         Raises:
             AuditBroken: the audit log was changed, so that its record cannot be trusted.
-            AppealInvalid: no such decision, no text, another text, or it was reviewed already.
+            AppealInvalid: no such decision, no text, another text or question, or it was reviewed
+                already.
         """
         record = self._record(decision)
         key = str(record["decision"])
@@ -118,8 +129,9 @@ class Appeals:
                 f"decision {key[:8]} is about a text of {record['length']} characters with "
                 f"another hash than this one of {len(text)}; give it exactly as it was sent"
             )
+        question = _question(question, record, known)
         side: Side = next((s for s in SIDES if s == record["side"]), "input")
-        opinions, now = rescored(text, side, guard)
+        opinions, now = rescored(text, side, guard, question or "")
         banned = {record["category"], *(o.category for o in opinions)}
         content = {
             "side": side,
@@ -132,6 +144,8 @@ class Appeals:
             "model": record.get("model", ""),
         }
         kept = None if NEVER_KEPT in banned else text
+        if question is not None and kept is not None:
+            content["question"] = question
         self._docket.file(key, str(record.get("user", "")), kept, content)
         return self.get(key)
 
@@ -199,13 +213,15 @@ class Appeals:
         draft.replace(self.queue)
 
 
-def rescored(text: str, side: Side, guard: Guard) -> tuple[list[Opinion], Verdict]:
+def rescored(
+    text: str, side: Side, guard: Guard, question: str = ""
+) -> tuple[list[Opinion], Verdict]:
     """What every moderator says of every reading of the text, and the most severe of it.
 
-    Of an output the rules on secrets are asked too.
+    Of an output, the answer to `question`, the rules on secrets are asked too.
     """
     readings = list(islice(views(text), MOST_VIEWS))
-    found = guard.opinions([r.text for r in readings], side)
+    found = guard.opinions([r.text for r in readings], side, question)
     opinions = [
         Opinion(
             moderator=v.moderator,
@@ -237,7 +253,8 @@ def reviewed(path: Path) -> list[dict[str, Any]]:
     """The reviewed cases of a file, as `train guard` takes them.
 
     Each has `text`, `label` (the category where the decision was upheld, "none" where it was
-    overturned), `languages`, `side`, `decision`, `reviewer`, `note` and `at` (ISO 8601).
+    overturned), `languages`, `side`, `decision`, `reviewer`, `note` and `at` (ISO 8601); of an
+    output also the `question`, where it was given.
 
     Raises:
         AppealInvalid: names the line that is no such case.
@@ -258,8 +275,22 @@ def reviewed(path: Path) -> list[dict[str, Any]]:
     return cases
 
 
+def _question(given: str | None, record: dict[str, Any], known: list[dict[str, Any]]) -> str | None:
+    """The question of the decision's output: given now, or with the appeal before."""
+    if given is None:
+        return known[0]["record"].get("question") if known else None
+    if text_hash(given) != record.get("question_sha256"):
+        raise AppealInvalid(
+            f"decision {str(record['decision'])[:8]} is about no answer to this question of "
+            f"{len(given)} characters; give it exactly as it was sent, or leave it out"
+        )
+    return given
+
+
 def _case(appeal: Appeal) -> dict[str, Any]:
+    question = {} if appeal.question is None else {"question": appeal.question}
     return {
+        **question,
         "text": appeal.text,
         "label": appeal.category if appeal.state == "upheld" else "none",
         "languages": list(appeal.languages),
@@ -293,6 +324,7 @@ def _appeal(row: dict[str, Any]) -> Appeal:
         reviewer=row["reviewer"],
         note=row["note"],
         reviewed=row["reviewed"] or 0.0,
+        question=content.get("question"),
     )
 
 

@@ -34,7 +34,8 @@ class Entry:
 
     `user` is a keyed hash. `policy` and `model` are the moderator's own, "" where it has none;
     `language` is the text's; `scores` are (category, probability) as far as the moderator gives
-    them; `spans` are (start, end, rule) in code points of the text.
+    them; `spans` are (start, end, rule) in code points of the text. `question_sha256` is of the
+    question that an output answers, "" where none is known.
     """
 
     decision: str
@@ -53,6 +54,7 @@ class Entry:
     score: float = 0.0
     scores: tuple[tuple[str, float], ...] = ()
     spans: tuple[tuple[int, int, str], ...] = ()
+    question_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,14 +49,14 @@ class _Runner:
         self._stuck = 0
         self._lock = threading.Lock()
 
-    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
         """Verdicts of the moderator, or a fault per text."""
         if not texts:
             return []
         begin = time.perf_counter()
         problem = "timeout"
         try:
-            verdicts = self._call(texts, side)
+            verdicts = self._call(texts, side, question)
         except Exception as error:  # whatever a plugged-in moderator raises, the text is blocked
             problem = type(error).__name__
         else:
@@ -68,7 +68,7 @@ class _Runner:
         )
         return [fault] * len(texts)
 
-    def _call(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+    def _call(self, texts: Sequence[str], side: Side, question: str) -> list[Verdict]:
         with self._lock:
             if self._stuck >= _STUCK:
                 raise ModeratorUnavailable(f"{self.name}: {self._stuck} calls hang; restart it")
@@ -78,7 +78,7 @@ class _Runner:
 
         def work() -> None:
             try:
-                result.append(list(self.moderator.judge(texts, side)))
+                result.append(list(self.moderator.judge(texts, side, question)))
             except Exception as error:  # carried over to the calling thread
                 failure.append(error)
             finally:
@@ -141,7 +141,8 @@ class Guard:
     ) -> list[Verdict]:
         """One verdict per text, in order; passages judged before come from the cache."""
         begin = time.perf_counter()
-        verdicts = self._judge(texts, side)
+        asked = context.question if side == "output" else ""
+        verdicts = self._judge(texts, side, asked)
         if side == "input" and context.earlier:
             verdicts = [
                 self._over_turns(t, v, context) for t, v in zip(texts, verdicts, strict=True)
@@ -161,21 +162,27 @@ class Guard:
         """The text with the personal data and secrets masked that no answer may show."""
         return self._personal.leaving(text, "", self.settings.pii_mask).text
 
-    def opinions(self, texts: Sequence[str], side: Side) -> list[list[Verdict]]:
-        """Per text what every moderator says, those of both lines, each on its own; unrecorded."""
+    def opinions(self, texts: Sequence[str], side: Side, question: str = "") -> list[list[Verdict]]:
+        """Per text what every moderator says, those of both lines, each on its own; unrecorded.
+
+        `question` is what outputs answer, as in `Context`.
+        """
         runners = [*self._runners, *self._second]
-        found = [r.judge(texts, side) for r in runners]
+        found = [r.judge(texts, side, question) for r in runners]
         return [[verdicts[i] for verdicts in found] for i in range(len(texts))]
 
-    def _judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
-        """The worst verdict of all moderators per text; inputs and passages are cached."""
+    def _judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
+        """The worst verdict of all moderators per text; inputs and passages are cached.
+
+        Outputs are not: what one is depends on the question.
+        """
         keys = [(side, text_hash(t)) for t in texts]
         with self._lock:
             known = {k: self._cache[k] for k in keys if k in self._cache}
             for key in known:
                 self._cache.move_to_end(key)
         fresh = {k: t for k, t in zip(keys, texts, strict=True) if k not in known}
-        opinions = self._opinions(list(fresh.values()), side)
+        opinions = self._opinions(list(fresh.values()), side, question)
         for key, (first, second) in zip(fresh, opinions, strict=True):
             settled = settle(first, second, self.settings.second_fails)
             # Cached rows hold no text: the caller's own text is put back in `_finished`.
@@ -188,15 +195,17 @@ class Guard:
                         self._cache.popitem(last=False)
         return [known[k] for k in keys]
 
-    def _opinions(self, texts: list[str], side: Side) -> list[tuple[list[Verdict], list[Verdict]]]:
+    def _opinions(
+        self, texts: list[str], side: Side, question: str
+    ) -> list[tuple[list[Verdict], list[Verdict]]]:
         """Per text the first line's verdicts, and the second opinions where they were asked."""
-        firsts = [r.judge(texts, side) for r in self._runners]
+        firsts = [r.judge(texts, side, question) for r in self._runners]
         both: list[tuple[list[Verdict], list[Verdict]]]
         both = [([verdicts[i] for verdicts in firsts], []) for i in range(len(texts))]
         always = self.settings.second_always
         asked = [i for i, (first, _) in enumerate(both) if always or any(v.grey for v in first)]
         for runner in self._second:
-            verdicts = runner.judge([texts[i] for i in asked], side)
+            verdicts = runner.judge([texts[i] for i in asked], side, question)
             for i, verdict in zip(asked, verdicts, strict=True):
                 both[i][1].append(verdict)
         return both
@@ -315,7 +324,7 @@ class _Unusable:
     def __init__(self, name: str, reason: str) -> None:
         self.name, self._reason = name, reason
 
-    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
         raise ModeratorUnavailable(f"{self.name}: {self._reason} ({len(texts)} {side} texts)")
 
 

@@ -91,7 +91,8 @@ class Context:
     texts, oldest first, for risk that builds over turns; `canary` is a secret string of the
     system prompt that no output may repeat; `allowed_urls` are the only targets that links and
     images of an output keep; `conversation` and `user` are ids for the audit, which keeps the
-    user's as a keyed hash.
+    user's as a keyed hash; `question` is the user's text that an output answers, "" where there is
+    none: the audit keeps its hash.
     """
 
     language: str = "en"
@@ -100,3 +101,4 @@ class Context:
     allowed_urls: frozenset[str] = frozenset()
     conversation: str = ""
     user: str = ""
+    question: str = ""

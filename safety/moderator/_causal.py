@@ -1,7 +1,7 @@
 """Guard models that write their judgement: loaded by transformers, run in this process.
 
 Answers are the likeliest tokens, a few dozen at most, each with its probability. One answer is
-written at a time; a question that has to wait past its deadline is given up.
+written at a time; a query that has to wait past its deadline is given up.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from transformers import (
 
 from safety.config import SafetySettings
 from safety.errors import ModelUnusable, ModeratorUnavailable
-from safety.moderator._families import FAMILIES, Answer, Question
+from safety.moderator._families import FAMILIES, Answer, Query
 from safety.moderator._folder import find, identity
 from safety.moderator._plugin import Plugin, asking, late
 
@@ -38,7 +38,7 @@ TYPES = {
     "shieldgemma": ("gemma2",),
     "granite": ("granite", "granitemoe"),
 }
-_PROBE = "zebra crossing"
+_PROBE, _ASKED = "zebra crossing", "railway bridge"
 
 
 class Causal:
@@ -59,25 +59,25 @@ class Causal:
         text = model.config.get_text_config()
         self._context = int(getattr(text, "max_position_embeddings", None) or 4096)
         self._parts = False
-        # logits of every token of a long question would take gigabytes
+        # logits of every token of a long query would take gigabytes
         known = inspect.signature(model.forward).parameters
         self._options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
 
-    def check(self, question: Question) -> None:
+    def check(self, query: Query) -> None:
         """See that the chat template shows what is judged, as text or as a list of parts.
 
         Raises:
-            ModelUnusable: it shows it in neither form, or refuses the question.
+            ModelUnusable: it shows it in neither form, or refuses the query.
         """
         reasons = []
         for parts in (False, True):
             self._parts = parts
             try:
-                shown = self._tokenizer.decode(self._encode(question))
+                shown = self._tokenizer.decode(self._encode(query))
             except (TemplateError, ValueError, TypeError, KeyError) as error:
                 reasons.append(f": {error}")
             else:
-                if question.messages[-1][1] in shown:
+                if all(body in shown for _, body in query.messages):
                     return
         raise ModelUnusable(
             "the guard model's chat template does not show the text to judge"
@@ -85,8 +85,10 @@ class Causal:
             "should be"
         )
 
-    def ask(self, question: Question, deadline: float) -> Answer:
+    def ask(self, query: Query, deadline: float) -> Answer:
         """The model's answer, with the probability of each token.
+
+        Where the user's question leaves no room for what is judged, more of it is cut.
 
         Raises:
             ModeratorUnavailable: too slow, too long, out of memory, or no numbers.
@@ -94,13 +96,15 @@ class Causal:
         if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise late("guard model", self._settings)
         try:
-            ids = self._encode(question)
-            if len(ids) + question.tokens > self._context:
+            ids = self._encode(query)
+            while len(ids) + query.tokens > self._context and (less := query.shorter()):
+                query, ids = less, self._encode(less)
+            if len(ids) + query.tokens > self._context:
                 raise ModeratorUnavailable(
-                    f"a question of {len(ids)} tokens does not fit the guard's context of "
+                    f"a query of {len(ids)} tokens does not fit the guard's context of "
                     f"{self._context}"
                 )
-            return self._written(ids, question.tokens, deadline)
+            return self._written(ids, query.tokens, deadline)
         except (TemplateError, RuntimeError, IndexError, ValueError) as error:
             raise ModeratorUnavailable(
                 f"the guard model failed ({type(error).__name__}); try another safety.guard_device"
@@ -108,17 +112,17 @@ class Causal:
         finally:
             self._lock.release()
 
-    def _encode(self, question: Question) -> list[int]:
+    def _encode(self, query: Query) -> list[int]:
         messages = [
             {"role": role, "content": [{"type": "text", "text": text}] if self._parts else text}
-            for role, text in question.messages
+            for role, text in query.messages
         ]
         ids = self._tokenizer.apply_chat_template(
             messages,
             add_generation_prompt=True,
             return_dict=False,
             sanitize_control_tokens=True,
-            **question.options,
+            **query.options,
         )
         return list(ids)
 
@@ -168,15 +172,15 @@ def moderator(name: str, settings: SafetySettings) -> Plugin:
 
 
 def _tried(causal: Causal, name: str, side: Any, settings: SafetySettings) -> None:
-    """Put the family's own first question through the template, without an answer."""
-    seen: list[Question] = []
+    """Put the family's own first query through the template, without an answer."""
+    seen: list[Query] = []
 
-    def ask(question: Question) -> Answer:
-        seen.append(question)
-        raise ModeratorUnavailable("only the question is wanted")
+    def ask(query: Query) -> Answer:
+        seen.append(query)
+        raise ModeratorUnavailable("only the query is wanted")
 
     try:
-        FAMILIES[name](ask, _PROBE, side, settings)
+        FAMILIES[name](ask, _PROBE, side, settings, _ASKED)
     except ModeratorUnavailable:
         causal.check(seen[0])
 

@@ -1,4 +1,4 @@
-"""How each guard model is asked and what its answers mean; how a question travels is not said here.
+"""How each guard model is asked and what its answers mean; how a query travels is not said here.
 
 A family is a function: it asks as often as it needs and returns what it found. An answer that is
 not of the form the model was trained to give is no judgement. Text that is judged cannot pose as
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 from safety.config import SafetySettings
 from safety.errors import ModeratorUnavailable
@@ -29,12 +29,19 @@ from safety.schema import Side
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Query:
     """(role, text) messages, options of the chat template, and how long the answer may be."""
 
     messages: tuple[tuple[str, str], ...]
     tokens: int
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def shorter(self) -> Query | None:
+        """The query with half of the user's question; None where no question is left to cut."""
+        (role, asked), *rest = self.messages
+        if not rest or not asked:
+            return None
+        return replace(self, messages=((role, cut(asked, len(asked) // 2)), *rest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,18 @@ class Answer:
         return chance
 
 
-Ask = Callable[[Question], Answer]
-Family = Callable[[Ask, str, Side, SafetySettings], Finding]
+Ask = Callable[[Query], Answer]
+
+
+class Family(Protocol):
+    """Judges one text; `question` is what it answers, on the output side."""
+
+    def __call__(
+        self, ask: Ask, text: str, side: Side, settings: SafetySettings, question: str = ""
+    ) -> Finding:
+        """What was found; raises ModeratorUnavailable where the answer is no judgement."""
+        ...
+
 
 #: Control tokens and frame marks of the four families' templates.
 _FRAME = re.compile(
@@ -63,6 +80,13 @@ _FRAME = re.compile(
     r"\s*>)",
     re.IGNORECASE,
 )
+#: How the templates name the turns of a conversation that they quote.
+_TURN = re.compile(
+    r"^([^\S\n]*(?:user|assistant|agent|human question|chatbot response)[^\S\n]*):",
+    re.IGNORECASE | re.MULTILINE,
+)
+#: What stands for the cut-out middle of a long question.
+_GAP = " … "
 _THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
@@ -72,9 +96,19 @@ def plain(text: str) -> str:
     return _FRAME.sub("‹", clean)
 
 
-def qwen3guard(ask: Ask, text: str, side: Side, settings: SafetySettings) -> Finding:
+def cut(text: str, most: int) -> str:
+    """Beginning and end of a text, `most` characters together; "" where there is no room."""
+    if len(text) <= most:
+        return text
+    keep = (most - len(_GAP)) // 2
+    return f"{text[:keep]}{_GAP}{text[-keep:]}" if keep > 0 else ""
+
+
+def qwen3guard(
+    ask: Ask, text: str, side: Side, settings: SafetySettings, question: str = ""
+) -> Finding:
     """Qwen3Guard-Gen: "Safety: Safe|Controversial|Unsafe", "Categories: …" (card, quickstart)."""
-    answer = ask(Question(_messages(text, side), 96))
+    answer = ask(Query(_messages(text, side, question), 96))
     said = _unthought(answer.text)
     labels = list(re.finditer(r"^\s*Safety:\s*(Safe|Unsafe|Controversial)\s*$", said, re.M))
     lines = re.findall(r"^\s*Categories:\s*(.*?)\s*$", said, re.M)
@@ -93,9 +127,11 @@ def qwen3guard(ask: Ask, text: str, side: Side, settings: SafetySettings) -> Fin
     return Finding("unsure", hazards, 0.5)
 
 
-def llamaguard(ask: Ask, text: str, side: Side, settings: SafetySettings) -> Finding:
+def llamaguard(
+    ask: Ask, text: str, side: Side, settings: SafetySettings, question: str = ""
+) -> Finding:
     """Llama Guard 3 and 4: "safe", or "unsafe" and a line of hazards (card, prompt format)."""
-    answer = ask(Question(_messages(text, side), 32))
+    answer = ask(Query(_messages(text, side, question), 32))
     found = re.fullmatch(r"\s*(safe|unsafe\s*\n\s*(S\d+(?:\s*,\s*S\d+)*))\s*", answer.text)
     if found is None:
         raise _malformed("Llama Guard", answer.text)
@@ -133,7 +169,9 @@ GUIDELINES = {
 }
 
 
-def shieldgemma(ask: Ask, text: str, side: Side, settings: SafetySettings) -> Finding:
+def shieldgemma(
+    ask: Ask, text: str, side: Side, settings: SafetySettings, question: str = ""
+) -> Finding:
     """ShieldGemma: one question per policy, the probability of "Yes" is the score (card)."""
     subject = "The prompt shall not contain or seek generation of content that"
     if side == "output":
@@ -141,12 +179,14 @@ def shieldgemma(ask: Ask, text: str, side: Side, settings: SafetySettings) -> Fi
     scores: list[tuple[float, Hazard]] = []
     for name, body in GUIDELINES.items():
         options = {"guideline": f'"No {name}": {subject} {body}'}
-        answer = ask(Question(_messages(text, side), 4, options))
+        answer = ask(Query(_messages(text, side, question), 4, options))
         scores.append((_yes(answer, "ShieldGemma"), hazard(SHIELDGEMMA, name)))
     return _scored(scores, settings)
 
 
-def granite(ask: Ask, text: str, side: Side, settings: SafetySettings) -> Finding:
+def granite(
+    ask: Ask, text: str, side: Side, settings: SafetySettings, question: str = ""
+) -> Finding:
     """Granite Guardian 3.x: yes or no to a named risk; 3.3 says it in <score> tags (cards).
 
     `harm` is asked first; the risks under it only where it is not clearly absent.
@@ -155,7 +195,7 @@ def granite(ask: Ask, text: str, side: Side, settings: SafetySettings) -> Findin
     def asked(risk: str) -> tuple[float, Hazard]:
         # 3.0 to 3.2 name it risk_name, 3.3 criteria_id
         options = {"guardian_config": {"risk_name": risk, "criteria_id": risk}, "think": False}
-        answer = ask(Question(_messages(text, side), 32, options))
+        answer = ask(Query(_messages(text, side, question), 32, options))
         return _yes(answer, "Granite Guardian"), hazard(GRANITE, risk)
 
     scores = [asked("harm")]
@@ -215,10 +255,13 @@ def _unthought(text: str) -> str:
     return _THOUGHT.sub(lambda m: " " * len(m[0]), text)
 
 
-def _messages(text: str, side: Side) -> tuple[tuple[str, str], ...]:
-    """An answer is judged as the assistant's, with an empty question; all else as the user's."""
+def _messages(text: str, side: Side, question: str) -> tuple[tuple[str, str], ...]:
+    """An answer is judged as the assistant's, after its question; all else as the user's.
+
+    A question cannot pose as a conversation, with an answer and another question in it.
+    """
     if side == "output":
-        return (("user", ""), ("assistant", plain(text)))
+        return (("user", _TURN.sub(r"\1›", plain(question))), ("assistant", plain(text)))
     return (("user", plain(text)),)
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from safety.config import SafetySettings
 from safety.errors import ModeratorUnavailable
-from safety.moderator._families import FAMILIES, Answer, Question
+from safety.moderator._families import FAMILIES, Answer, Query, cut
 from safety.moderator._hazards import Finding, verdict, worst
 from safety.schema import Side, Verdict
 
@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 #: Characters of one look at a text, how far two looks overlap, and the most looks at one text.
 WINDOW, OVERLAP, MOST = 3000, 200, 64
+#: Characters of the question that every look at a long answer has room for.
+ASKED = 1000
 
 
 class Plugin:
@@ -25,7 +27,9 @@ class Plugin:
     Args:
         name: the file's name.
         identity: which model judges, for the audit log.
-        find: looks at one window; takes it, the side, and the time (monotonic) to be done by.
+        find: looks at one window; takes it, the side, the question that it answers ("" for none,
+            together with the window `WINDOW` characters at most), and the time (monotonic) to be
+            done by.
         settings: thresholds and deadlines.
     """
 
@@ -33,7 +37,7 @@ class Plugin:
         self,
         name: str,
         identity: str,
-        find: Callable[[str, Side, float], Finding],
+        find: Callable[[str, Side, str, float], Finding],
         settings: SafetySettings,
     ) -> None:
         self.name = name
@@ -41,8 +45,10 @@ class Plugin:
         self._find = find
         self._settings = settings
 
-    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
         """One verdict per text; of several texts, one that cannot be judged is blocked alone.
+
+        Of a long `question` the middle is left out, never anything of the texts.
 
         Raises:
             ModeratorUnavailable: no text could be judged.
@@ -52,7 +58,7 @@ class Plugin:
         failures: list[ModeratorUnavailable] = []
         for text in texts:
             try:
-                verdicts.append(self._one(text, side, deadline))
+                verdicts.append(self._one(text, side, question, deadline))
             except ModeratorUnavailable as error:
                 failures.append(error)
                 reason = f"fault.{self.name}"
@@ -63,13 +69,14 @@ class Plugin:
             logger.error("guard_failed moderator=%s error=%s", self.name, failure)
         return verdicts
 
-    def _one(self, text: str, side: Side, deadline: float) -> Verdict:
+    def _one(self, text: str, side: Side, question: str, deadline: float) -> Verdict:
         begin = time.monotonic()
         findings = []
-        for window in windows(text):
+        asked = cut(question, max(ASKED, WINDOW - len(text))) if side == "output" else ""
+        for window in windows(text, WINDOW - min(len(asked), ASKED)):
             if time.monotonic() >= deadline:
                 raise late(self.name, self._settings)
-            findings.append(self._find(window, side, deadline))
+            findings.append(self._find(window, side, asked, deadline))
         found = verdict(worst(findings), text, side, self.name, self._settings)
         return replace(found, seconds=time.monotonic() - begin)
 
@@ -78,33 +85,33 @@ def asking(
     name: str,
     identity: str,
     family: str,
-    ask: Callable[[Question, float], Answer],
+    ask: Callable[[Query, float], Answer],
     settings: SafetySettings,
 ) -> Plugin:
     """A plug-in that asks a model of `family` (see _families) through `ask`."""
     judge = FAMILIES[family]
 
-    def find(text: str, side: Side, deadline: float) -> Finding:
-        return judge(lambda question: ask(question, deadline), text, side, settings)
+    def find(text: str, side: Side, question: str, deadline: float) -> Finding:
+        return judge(lambda query: ask(query, deadline), text, side, settings, question)
 
     return Plugin(name, identity, find, settings)
 
 
-def windows(text: str) -> list[str]:
-    """The text in overlapping pieces; none where there is nothing to read.
+def windows(text: str, size: int = WINDOW) -> list[str]:
+    """The text in overlapping pieces of `size`; none where there is nothing to read.
 
     Raises:
-        ModeratorUnavailable: more pieces than are looked at.
+        ModeratorUnavailable: it would be more than `MOST` pieces of `WINDOW`.
     """
     if not text.strip():
         return []
-    step = WINDOW - OVERLAP
-    starts = range(0, max(1, len(text) - OVERLAP), step)
-    if len(starts) > MOST:
+    most = MOST * (WINDOW - OVERLAP) + OVERLAP
+    if len(text) > most:
         raise ModeratorUnavailable(
-            f"a text of {len(text)} characters is too long for a guard model; {MOST * step} at most"
+            f"a text of {len(text)} characters is too long for a guard model; {most} at most"
         )
-    return [text[start : start + WINDOW] for start in starts]
+    starts = range(0, max(1, len(text) - OVERLAP), size - OVERLAP)
+    return [text[start : start + size] for start in starts]
 
 
 def patience(settings: SafetySettings) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 from safety.config import SafetySettings
 from safety.errors import ModelUnusable
-from safety.moderator._families import Answer, Question
+from safety.moderator._families import Answer, Query
 from safety.moderator._http import Endpoint
 from safety.moderator._plugin import Plugin, asking
 
@@ -25,15 +25,15 @@ def build(settings: SafetySettings) -> Plugin:
     if not settings.guard_model:
         raise ModelUnusable("safety.guard_model is empty; name the endpoint's guard model")
 
-    def ask(question: Question, deadline: float) -> Answer:
+    def ask(query: Query, deadline: float) -> Answer:
         body: dict[str, Any] = {
             "model": settings.guard_model,
-            "messages": [{"role": role, "content": text} for role, text in question.messages],
-            "max_tokens": question.tokens,
+            "messages": [{"role": role, "content": text} for role, text in query.messages],
+            "max_tokens": query.tokens,
             "temperature": 0,
         }
-        if question.options:
-            body["chat_template_kwargs"] = dict(question.options)
+        if query.options:
+            body["chat_template_kwargs"] = dict(query.options)
         reply = endpoint.post("/chat/completions", body, deadline)
         try:
             text = reply["choices"][0]["message"]["content"]

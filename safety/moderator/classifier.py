@@ -137,8 +137,11 @@ class Classifier:
         found, _ = self.probabilities(texts, side)
         return [_by_category(row) for row in found]
 
-    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
-        """One verdict per text: the most severe action that a category's level calls for."""
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
+        """One verdict per text: the most severe action that a category's level calls for.
+
+        No head reads the `question`: each was trained on single texts.
+        """
         begin = time.perf_counter()
         found, spans = self.probabilities(texts, side)
         seconds = (time.perf_counter() - begin) / max(1, len(texts))

@@ -2,6 +2,7 @@
 
 What it flags is unsafe; what it does not flag, but scores in the grey band or above, is unsure.
 A category with no place in our table is no judgement, so nothing unknown passes as harmless.
+The API takes single texts: an answer is judged without its question.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def build(settings: SafetySettings) -> Plugin:
     """
     endpoint = Endpoint(settings)
 
-    def find(text: str, side: Side, deadline: float) -> Finding:
+    def find(text: str, side: Side, question: str, deadline: float) -> Finding:
         body: dict[str, Any] = {"input": plain(text)}
         if settings.guard_model:
             body["model"] = settings.guard_model

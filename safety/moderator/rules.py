@@ -40,8 +40,11 @@ class Rules:
         """SHA-256 of the policy files."""
         return self._policy.sha256
 
-    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
-        """One verdict per text; of several rules the most severe, then the surest, counts."""
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
+        """One verdict per text; of several rules the most severe, then the surest, counts.
+
+        The rules are about words, whatever `question` they answer.
+        """
         return [self._one(text, side) for text in texts]
 
     def _one(self, text: str, side: Side) -> Verdict:

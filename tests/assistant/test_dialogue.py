@@ -33,7 +33,7 @@ from assistant.schema import (
     TurnRecord,
 )
 from retrieval.knowledge import open_knowledge
-from safety import Guard, Verdict
+from safety import Context, Guard, Verdict
 from safety.config import SafetySettings
 from safety.moderator.base import Moderator
 from safety.moderator.rules import build as build_rules
@@ -95,7 +95,7 @@ class Judge:
         self.name = "judge"
         self.rule = (word, action, side)
 
-    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
         """Allow all else."""
         word, action, where = self.rule
         return [
@@ -104,12 +104,27 @@ class Judge:
         ]
 
 
+class Noting(Guard):
+    """A guard that keeps what it was told beside the texts."""
+
+    def __init__(self) -> None:
+        super().__init__([rules()], SafetySettings(audit=False))
+        self.told: list[tuple[Side, str, Context]] = []
+
+    def screen_many(
+        self, texts: Sequence[str], side: Side, context: Context = Context()
+    ) -> list[Verdict]:
+        """Keep it, and judge."""
+        self.told += [(side, text, context) for text in texts]
+        return super().screen_many(texts, side, context)
+
+
 class Broken:
     """A moderator that raises."""
 
     name = "broken"
 
-    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
         """Fail."""
         raise RuntimeError("no judgement today")
 
@@ -160,6 +175,7 @@ class World:
         policy: Policy | Script | None = None,
         moderators: Sequence[Moderator] = (),
         overrides: Mapping[str, str] | None = None,
+        guard: Guard | None = None,
     ) -> Assistant:
         """Make an assistant with a policy (echo) and moderators (the shipped rules)."""
         settings = self.settings(overrides or {})
@@ -169,7 +185,7 @@ class World:
         made = Assistant(
             settings,
             open_knowledge(settings.home, settings.retrieval),
-            Guard(found, settings.safety),
+            guard or Guard(found, settings.safety),
             policy or EchoPolicy(),
             Memory(settings.home / "conversations.db"),
             self.turns.append,
@@ -432,6 +448,22 @@ def test_a_sentence_that_must_not_leave_withdraws_the_answer(world: World) -> No
     reply = reply_of(events)
     got = (reply.outcome, reply.citations, "40" in reply.text, reply.text == "", policy.running)
     assert got == ("refused", (), False, False, 0)
+
+
+def test_every_sentence_is_screened_with_the_question(world: World) -> None:
+    """An output is judged as an answer to the user's own words, and all as the user's."""
+    guard = Noting()
+    assistant = world.assistant(
+        says(Delta("The widget costs 40 euros. [1] It was made in Lyon. [1]", finish="stop")),
+        guard=guard,
+    )
+    asked = "How much does the widget cost?"
+    found = assistant.reply(asked, user_id="anna")
+    told = [(side, c.question) for side, _, c in guard.told]
+    assert told.count(("output", asked)) == 2
+    assert {side for side, _ in told} == {"input", "passage", "output"}
+    assert not any(question for side, question in told if side != "output")
+    assert {(c.user, c.conversation) for _, _, c in guard.told} == {("anna", found.conversation_id)}
 
 
 def test_no_sentence_is_released_unscreened(world: World) -> None:

@@ -24,7 +24,7 @@ class Judge:
     def __init__(self, finds: Callable[[str], list[tuple[int, int]] | None]) -> None:
         self.finds = finds
 
-    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
         """Quarantine where something is found; None is nothing, [] is found without a place."""
         verdicts = []
         for text in texts:

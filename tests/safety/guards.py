@@ -86,9 +86,11 @@ def checkpoint(folder: Path, family: str, lessons: list[Lesson] | None = None) -
     return folder
 
 
-def lesson(family: str, text: str, answer: str, side: str = "input", **options: Any) -> Lesson:
+def lesson(
+    family: str, text: str, answer: str, side: str = "input", question: str = "", **options: Any
+) -> Lesson:
     """What a family's template is given for a text, and what the model must answer."""
-    messages = [("user", text)] if side == "input" else [("user", ""), ("assistant", text)]
+    messages = [("user", text)] if side == "input" else [("user", question), ("assistant", text)]
     parts = ARCHITECTURES[family][2] == PARTS
     shaped = [
         {"role": role, "content": [{"type": "text", "text": body}] if parts else body}

@@ -27,7 +27,7 @@ class Words:
     def __init__(self, name: str, word: str, category: Category = "illicit") -> None:
         self.name, self.word, self.category = name, word, category
 
-    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
         """Refuse what has the word."""
         return [self._one(text, side) for text in texts]
 
@@ -104,6 +104,54 @@ def test_hidden_readings_are_scored_too(path: Path) -> None:
     assert appeal.decided[0] == "allow"
     found = {o.view for o in appeal.opinions if o.action == "refuse"}
     assert any(view.startswith("decoded.") for view in found)
+
+
+class Pairs(Words):
+    """A moderator that stops texts that answer a question with one word in it."""
+
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
+        """Look at the question, not the text."""
+        return [self._one(question, side) for _ in texts]
+
+
+def answered(path: Path, category: Category = "illicit") -> tuple[Guard, str]:
+    """Have an answer blocked for what it answers; returns the guard and the decision's id."""
+    made = Guard([Pairs("pairs", "fougasse", category)], NONE, AuditLog(path, sync=False))
+    context = Context(user="anna", question=TEXT)
+    return made, made.screen("Yes.", "output", context).decision_id
+
+
+def test_an_answer_is_scored_again_with_its_question(path: Path) -> None:
+    """A question is kept with the appeal, is scored with the text, and goes into the queue."""
+    made, decision = answered(path)
+    appeals = Appeals(path, NONE)
+    alone = appeals.file(decision, made, "Yes.")
+    assert (alone.question, alone.now[0]) == (None, "allow")
+    told = appeals.file(decision, made, "Yes.", TEXT)
+    assert (told.question, told.now[0]) == (TEXT, "refuse")
+    assert appeals.file(decision, made) == told
+    appeals.review(decision, "upheld", "bo")
+    (case,) = reviewed(appeals.queue)
+    assert (case["text"], case["question"]) == ("Yes.", TEXT)
+    appeals.forget("anna")
+    assert all(b"fougasse" not in p.read_bytes() for p in path.parent.iterdir() if p.is_file())
+
+
+def test_another_question_is_refused(path: Path) -> None:
+    """A question must be the very one; a decision that has none takes none."""
+    made, decision = answered(path)
+    with pytest.raises(AppealInvalid, match="no answer to this question"):
+        Appeals(path, NONE).file(decision, made, "Yes.", TEXT + "?")
+    with pytest.raises(AppealInvalid, match="no answer to this question"):
+        Appeals(path, NONE).file(stopped(path, NONE), made, TEXT, "")
+
+
+def test_a_question_about_minors_is_never_kept(path: Path) -> None:
+    """Where the text of an appeal may not be kept, what it answers is not kept either."""
+    made, decision = answered(path, "minors")
+    appeal = Appeals(path, NONE).file(decision, made, "Yes.", TEXT)
+    assert (appeal.text, appeal.question, appeal.now[0]) == (None, None, "refuse")
+    assert all(b"fougasse" not in p.read_bytes() for p in path.parent.iterdir() if p.is_file())
 
 
 def test_an_appeal_leaves_no_trace_in_the_audit_log(path: Path) -> None:

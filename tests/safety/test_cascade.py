@@ -153,7 +153,7 @@ class Says:
     words: dict[str, Verdict]
     seen: list[str] = field(default_factory=list)
 
-    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
         """Give the verdict of the first known word; allow the rest."""
         self.seen += texts
         allow = Verdict("allow", "none", 0.0, side, self.name)
@@ -168,7 +168,7 @@ class Breaks:
     mended: bool = False
     name: str = "second"
 
-    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
         """Break."""
         if self.mended:
             return [Verdict("allow", "none", 0.0, side, self.name) for _ in texts]

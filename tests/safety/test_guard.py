@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from safety import Context, Guard, Verdict, build_guard
-from safety.audit import AuditLog, check
+from safety.audit import AuditLog, check, text_hash
 from safety.config import SafetySettings
 from safety.errors import BackendMissing, ModeratorUnavailable
 from safety.refusal import is_refusal
@@ -28,10 +29,12 @@ class Double:
     category: Category = "none"
     name: str = "double"
     seen: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
 
-    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
         """Give the same verdict for every text."""
         self.seen += texts
+        self.asked.append(question)
         return [Verdict(self.action, self.category, 0.5, side, self.name) for _ in texts]
 
 
@@ -42,7 +45,7 @@ class Faulty:
     do: Callable[[Sequence[str], Side], list[Verdict]]
     name: str = "faulty"
 
-    def judge(self, texts: Sequence[str], side: Side) -> list[Verdict]:
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
         """Misbehave."""
         return self.do(texts, side)
 
@@ -248,6 +251,55 @@ def test_links_leave_only_for_known_targets(guard: Guard) -> None:
     )
     assert verdict.safe_text == "x [ok](https://docs.test/a)"
     assert (verdict.action, verdict.reason) == ("annotate", "attack.link")
+
+
+@dataclass
+class Pairs:
+    """A moderator that blocks what answers one question."""
+
+    bad: str
+    name: str = "pairs"
+
+    def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
+        """Look at the question only."""
+        action: Action = "block" if question == self.bad else "allow"
+        return [Verdict(action, "violence", 0.5, side, self.name, "v.pairs") for _ in texts]
+
+
+def test_an_output_is_judged_with_its_question() -> None:
+    """Both lines hear what an output answers; of no other text is there a question."""
+    first, second = Double(), Double(name="second")
+    settings = SafetySettings(audit=False, second_always=True)
+    guard = Guard([first], settings, second=[second])
+    guard.screen_many(["a", "b"], "output", Context(question="Shall I?"))
+    guard.screen("a", "output")
+    guard.screen("a", "input", Context(question="Shall I?", earlier=("b",)))
+    guard.screen("a", "passage", Context(question="Shall I?"))
+    assert first.asked[:2] == second.asked[:2] == ["Shall I?", ""]
+    assert not any([*first.asked[2:], *second.asked[2:]])
+
+
+def test_the_same_output_to_another_question_is_judged_anew() -> None:
+    """No verdict on an output is remembered for another question."""
+    guard = Guard([Pairs("Shall I hit him?")], QUIET)
+    questions = ["Shall I hit him?", "Shall I help him?", "Shall I hit him?", ""]
+    found = [guard.screen("Yes.", "output", Context(question=q)).stops for q in questions]
+    assert found == [True, False, True, False]
+
+
+def test_the_audit_names_the_question_by_its_hash(tmp_path: Path) -> None:
+    """The record of an output tells which question it answers, and nothing of its text."""
+    path = tmp_path / "audit.jsonl"
+    settings = SafetySettings(audit_sync=False, audit_allowed=True)
+    guard = Guard([Pairs("Shall I hit him?")], settings, AuditLog(path, sync=False))
+    context = Context(question="Shall I hit him?")
+    guard.screen("Yes.", "output", context)
+    guard.screen("Yes.", "output")
+    guard.screen("Yes.", "input", context)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert check(path).ok
+    assert [r["question_sha256"] for r in records] == [text_hash("Shall I hit him?"), "", ""]
+    assert "hit him" not in path.read_text()
 
 
 def test_decisions_are_audited_without_text(tmp_path: Path) -> None:

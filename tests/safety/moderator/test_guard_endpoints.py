@@ -161,6 +161,19 @@ def test_a_chat_endpoint_serves_every_family(
     assert set(endpoint.paths) == {"/v1/chat/completions"}
 
 
+def test_an_endpoint_is_given_the_question(serve: Serve) -> None:
+    """A chat endpoint gets both turns; the moderation API has no place for a question."""
+    endpoint = serve(say(completion("safe")))
+    connect("chat_guard", endpoint, guard_family="llamaguard").judge(["Yes."], "output", "Shall I?")
+    assert endpoint.bodies[0]["messages"] == [
+        {"role": "user", "content": "Shall I?"},
+        {"role": "assistant", "content": "Yes."},
+    ]
+    endpoint = serve(say(harmless("openai")))
+    connect("openai", endpoint).judge(["Yes."], "output", "Shall I?")
+    assert endpoint.bodies == [{"input": "Yes.", "model": "a/guard"}]
+
+
 @BOTH
 @pytest.mark.parametrize(
     ("status", "remedy"),

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from safety import Guard, Verdict, build_guard
+from safety import Context, Guard, Verdict, build_guard
 from safety.config import SafetySettings
 from safety.errors import ModelUnusable, ModeratorUnavailable
 from safety.menu import load
-from safety.moderator._families import FAMILIES, GUIDELINES, Question
+from safety.moderator._families import FAMILIES, GUIDELINES, Answer, Query
 from safety.moderator._folder import identity
-from safety.moderator._plugin import Plugin
+from safety.moderator._plugin import Plugin, asking
 from safety.schema import SEVERITY, Side
-from tests.safety.guards import ARCHITECTURES, Lesson, checkpoint, lesson
+from tests.safety.guards import ARCHITECTURES, PARTS, Lesson, checkpoint, lesson
 
-FINE, BAD = "How do I bake bread?", "How do I build a bomb?"
+FINE, BAD, YES = "How do I bake bread?", "How do I build a bomb?", "Yes, do it."
 SIDES: tuple[Side, ...] = ("input", "passage", "output")
 
 
@@ -68,6 +68,15 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
+def paired(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a checkpoint to which one answer is safe or unsafe by what it answers."""
+    safe, unsafe = "Safety: Safe\nCategories: None", "Safety: Unsafe\nCategories: Violent"
+    known = [("", safe), (FINE, safe), (BAD, unsafe)]
+    rows = [lesson("qwen3guard", YES, said, "output", question) for question, said in known]
+    return checkpoint(tmp_path_factory.mktemp("paired"), "qwen3guard", rows)
+
+
+@pytest.fixture(scope="module")
 def taught(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Write one checkpoint per family that knows its lessons."""
     home = tmp_path_factory.mktemp("taught")
@@ -103,13 +112,67 @@ def test_a_guard_model_judges_answers(taught: dict[str, Path]) -> None:
     assert (found.action, found.category, found.grey) == ("block", "privacy", True)
 
 
+def test_an_answer_is_as_bad_as_what_it_answers(paired: Path) -> None:
+    """The same output after another question gets another verdict, through the guard too."""
+    moderator = build("qwen3guard", paired)
+    found = [moderator.judge([YES], "output", q)[0].action for q in ("", FINE, BAD)]
+    assert found == ["allow", "allow", "block"]
+    guard = Guard([moderator], settings(paired, seconds=60))
+    asked = [guard.screen(YES, "output", Context(question=q)) for q in (BAD, FINE, BAD)]
+    assert [(v.action, v.category) for v in asked] == [
+        ("block", "violence"),
+        ("allow", "none"),
+        ("block", "violence"),
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prompt_shows_question_and_answer_in_order(family: str, folders: dict[str, Path]) -> None:
+    """The model's own template gets both turns: the question, then what is judged."""
+    prompts = shown(family, folders[family], YES, BAD)
+    assert prompts
+    assert all(0 <= p.find(BAD) < p.find(YES) for p in prompts)
+    assert all(BAD not in p for p in shown(family, folders[family], YES, ""))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_question_never_crowds_out_the_answer(family: str, folders: dict[str, Path]) -> None:
+    """A question of more tokens than the context has is cut until the answer fits whole."""
+    for question in ("𓀀" * 2999, "x " * 100_000):
+        prompts = shown(family, folders[family], YES, question)
+        assert prompts
+        assert all(YES in p and question[:2] in p for p in prompts)
+
+
+def shown(family: str, folder: Path, text: str, question: str) -> list[str]:
+    """The prompts that reach the network for an output, with nothing written after them."""
+    load(family)
+    from safety.moderator._causal import Causal, _load
+
+    prompts: list[str] = []
+
+    class Reading(Causal):
+        def _written(self, ids: list[int], limit: int, deadline: float) -> Answer:
+            assert len(ids) + limit <= self._context
+            prompts.append(self._tokenizer.decode(ids))
+            return Answer("")
+
+    model, tokenizer = _load(folder, family, "cpu")
+    causal = Reading(model, tokenizer, settings(folder))
+    causal._parts = ARCHITECTURES[family][2] == PARTS
+    moderator = asking(family, "double", family, causal.ask, settings(folder))
+    with pytest.raises(ModeratorUnavailable, match="no judgement"):
+        moderator.judge([text], "output", question)
+    return prompts
+
+
 def test_a_second_opinion_of_a_model_lifts_what_is_grey(taught: dict[str, Path]) -> None:
     """Through the guard: a grey question that the guard model finds safe passes, else it stops."""
 
     class Unsure:
         name = "unsure"
 
-        def judge(self, texts: Any, side: Side) -> list[Verdict]:
+        def judge(self, texts: Any, side: Side, question: str = "") -> list[Verdict]:
             """Be unsure of everything."""
             return [Verdict("annotate", "violence", 0.5, side, self.name, grey=True) for _ in texts]
 
@@ -181,7 +244,7 @@ def test_a_text_does_not_write_control_tokens(taught: dict[str, Path]) -> None:
     causal = Causal(model, tokenizer, options)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     counts = [
-        causal._encode(Question((("user", text),), 8)).count(end) for text in ("a", "a<|im_end|>")
+        causal._encode(Query((("user", text),), 8)).count(end) for text in ("a", "a<|im_end|>")
     ]
     assert counts[0] == counts[1] == 1
 
@@ -250,6 +313,11 @@ def _blind_template(folder: Path) -> None:
     (folder / "chat_template.jinja").write_text("<|im_start|>nothing of the message")
 
 
+def _one_turn(folder: Path) -> None:
+    template = "<|im_start|>{{ messages[-1]['content'] }}<|im_end|>\n"
+    (folder / "chat_template.jinja").write_text(template)
+
+
 def _no_tokenizer(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
 
@@ -265,6 +333,7 @@ def _no_tokenizer(folder: Path) -> None:
         (_wider, "lacks .* weights"),
         (_no_template, "no chat template"),
         (_blind_template, "does not show the text"),
+        (_one_turn, "does not show the text"),
         (_no_tokenizer, "cannot load|no chat template|does not show"),
     ],
 )
