@@ -205,19 +205,18 @@ def _together(looks: Sequence[tuple[bool | None, float | None]]) -> Mark:
     return Mark(flagged, max((s for _, s in looks if s is not None), default=None), "judged")
 
 
-def _looked(verdict: Verdict) -> frozenset[Category]:
+def _looked(verdict: Verdict) -> frozenset[str]:
     """The categories that the moderator of a verdict looked for."""
     if verdict.moderator == "rules":
-        return RULED[verdict.side]
-    table: Table = GUARDS.get(verdict.moderator, {})
-    held = _categories(table)
+        return frozenset(RULED[verdict.side])
+    held = _categories(GUARDS.get(verdict.moderator, {}))
     if verdict.moderator == "openai":  # a verdict does not tell which service was asked
         held &= _categories(MISTRAL)
     return frozenset(held.union(category for category, _ in verdict.scores))
 
 
-def _categories(table: Table) -> set[Category]:
-    return {row[1] for row in table.values()}
+def _categories(table: Table) -> set[str]:
+    return {category for _, category in table.values()}
 
 
 def _acts(verdict: Verdict) -> bool:
