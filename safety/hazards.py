@@ -95,10 +95,12 @@ def served(hazard: Coverage, settings: SafetySettings) -> tuple[str, ...]:
     """The moderators set up, of both lines, that look for the hazard; the first ones come first.
 
     The built-in model counts where it was trained for it. A guard model counts where it has a
-    name for it that `guard_ignored` does not leave out.
+    name for it that `guard_ignored` does not leave out. Rules of one language only name it:
+    "rules (zh)".
     """
+    partly = f" ({', '.join(hazard.rules)})" if hazard.rules != BOTH else ""
     return tuple(
-        name
+        name + (partly if name == "rules" else "")
         for name in dict.fromkeys((*settings.moderators, *settings.second))
         if _looks(name, hazard, settings)
     )
