@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from assistant.config import Settings
@@ -9,14 +10,17 @@ from assistant.dialogue import Assistant, OnFeedback, OnTurn
 from assistant.errors import BackendMissing
 from assistant.memory import Memory
 from assistant.policy.base import Policy, Resources
+from assistant.scan import VERDICTS, Scan, follow
 from retrieval import menu
 from retrieval.embed import heads
 from retrieval.errors import BackendMissing as NoBackend
 from retrieval.errors import RetrievalError
 from retrieval.knowledge import KnowledgeBase, open_knowledge
 from safety import build_guard
-from safety.errors import ModelUnusable
+from safety.errors import ModelUnusable, SafetyError
 from safety.guard import LoadNetwork
+
+logger = logging.getLogger(__name__)
 
 #: The product's own guide: the first knowledge base.
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -48,10 +52,29 @@ def build_assistant(
         for _ in knowledge.ingest([DOCS]):
             pass
     audit = home / AUDIT if settings.safety.audit else None
-    guard = build_guard(settings.safety, audit, network_of(settings))
+    guard = build_guard(settings.safety, audit, network_of(settings), home / VERDICTS)
+    follow(knowledge, guard, cut=settings.policy.quarantine == "cut")
     memory = Memory(home / "conversations.db")
     policy = build_policy(settings, knowledge)
     return Assistant(settings, knowledge, guard, policy, memory, on_turn, on_feedback)
+
+
+def build_knowledge(settings: Settings) -> tuple[KnowledgeBase, Scan | None]:
+    """The knowledge base without an assistant, and the scan that judges what it takes in.
+
+    None: no verdicts are kept, or the guard cannot be had; documents are taken in all the same, and
+    their passages judged when a question finds them.
+
+    Raises:
+        RetrievalError: the knowledge base cannot be opened.
+    """
+    knowledge = open_knowledge(settings.home, settings.retrieval)
+    try:
+        guard = build_guard(settings.safety, None, network_of(settings), settings.home / VERDICTS)
+    except SafetyError as error:
+        logger.warning("passages are not checked now, but when they are found: %s", error)
+        return knowledge, None
+    return knowledge, follow(knowledge, guard, cut=settings.policy.quarantine == "cut")
 
 
 def network_of(settings: Settings) -> LoadNetwork:

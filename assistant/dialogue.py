@@ -9,6 +9,7 @@ screened. When a rewritten question finds nothing, the words as typed are search
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -362,8 +363,10 @@ class Assistant:
     def warm(self) -> float:
         """Run everything once, so that the first question is not the slow one; returns seconds."""
         began = time.perf_counter()
+        words = threading.Thread(target=self._parts.guard.warm, name="warm-up", daemon=True)
+        words.start()  # beside the encoder, which leaves the interpreter free
         self._knowledge.search("warm-up", 1)
-        self._parts.guard.screen("warm-up", "input")
+        words.join()
         self._ready = time.perf_counter() - began
         return self._ready
 

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from assistant.steps import Parts, State
 from retrieval.schema import Chunk, Passage
 from retrieval.text import sentences
-from safety import Context, Guard, Verdict
+from safety import Context, Verdict
+from safety.audit import text_hash
+from safety.schema import Side
+from safety.verdicts import Verdicts
 
 #: Sentences are judged alone and with their neighbours: an instruction may need two to be one.
 WINDOWS = (1, 2, 3)
@@ -22,6 +26,15 @@ WINDOWS = (1, 2, 3)
 OPENS, FENCE = (":", "："), "```"
 #: Passages named in the step's line.
 NAMED = 3
+
+
+class Screens(Protocol):
+    """As much of a guard as is needed here."""
+
+    kept: Verdicts | None
+
+    def screen_many(self, texts: Sequence[str], side: Side, context: Context) -> list[Verdict]:
+        """One verdict per text, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +51,9 @@ def screen_passages(state: State, parts: Parts) -> str:
     context = Context(
         language=state.language, conversation=state.conversation_id, user=state.user_id
     )
-    verdicts = parts.guard.screen_many([_seen(p) for p in state.passages], "passage", context)
+    texts = [seen(p) for p in state.passages]
+    claimed(parts.guard.kept, state.passages, texts)
+    verdicts = parts.guard.screen_many(texts, "passage", context)
     state.verdicts.extend(v for v in verdicts if v.action != "allow")
     kept: list[Passage] = []
     aside: list[_Aside] = []
@@ -47,7 +62,7 @@ def screen_passages(state: State, parts: Parts) -> str:
             kept.append(passage)
             continue
         rest: list[Passage] = []
-        if parts.settings.policy.quarantine == "cut" and _planted(verdict):
+        if parts.settings.policy.quarantine == "cut" and planted(verdict):
             rest = innocent(passage, verdict, parts.guard, context)
         kept += rest
         aside.append(_Aside(passage, verdict, tuple(rest)))
@@ -56,14 +71,14 @@ def screen_passages(state: State, parts: Parts) -> str:
 
 
 def innocent(
-    passage: Passage, verdict: Verdict, guard: Guard, context: Context = Context()
+    passage: Passage, verdict: Verdict, guard: Screens, context: Context = Context()
 ) -> list[Passage]:
     """The stretches of a stopped passage that no judgement blames, in order; [] to drop it all."""
     text = passage.chunk.text
     spans = sentences(text)
     windows = [(at, at + size) for size in WINDOWS for at in range(len(spans) - size + 1)]
     texts = [text[spans[a][0] : spans[b - 1][1]] for a, b in windows]
-    head, *judged = guard.screen_many([_head(passage), *texts], "passage", context)
+    head, *judged = _parts(passage, [_head(passage), *texts], guard, context)
     if head.stops:
         return []
     guilty = _spanned(verdict, len(_head(passage)) + 1, spans)
@@ -75,20 +90,41 @@ def innocent(
         return []
     rest = [replace(passage, chunk=_stretch(passage.chunk, *s)) for s in _runs(spans, guilty)]
     whole = "\n".join([_head(passage), *(p.chunk.text for p in rest)])
-    (last,) = guard.screen_many([whole], "passage", context)
+    (last,) = _parts(passage, [whole], guard, context)
     return [] if last.stops else rest
+
+
+def _parts(
+    passage: Passage, texts: Sequence[str], guard: Screens, context: Context
+) -> list[Verdict]:
+    """Verdicts on parts of a passage."""
+    claimed(guard.kept, [passage] * len(texts), texts, whole=False)
+    return guard.screen_many(texts, "passage", context)
 
 
 def _head(passage: Passage) -> str:
     return " › ".join((passage.title, *passage.chunk.headings))
 
 
-def _seen(passage: Passage) -> str:
-    """The passage as a prompt shows it."""
+def seen(passage: Passage) -> str:
+    """The passage as a prompt shows it, and as the guard judges it."""
     return f"{_head(passage)}\n{passage.chunk.text}"
 
 
-def _planted(verdict: Verdict) -> bool:
+def claimed(
+    kept: Verdicts | None, passages: Sequence[Passage], texts: Sequence[str], *, whole: bool = True
+) -> None:
+    """Note whose the texts are, so that their verdicts are kept as long as the documents.
+
+    `passages` match `texts` one by one. `whole` is False for parts of a passage.
+    """
+    if kept is not None:
+        owners = [p.chunk.document_id for p in passages]
+        kept.claim(zip(owners, map(text_hash, texts), strict=True), whole=whole)
+
+
+def planted(verdict: Verdict) -> bool:
+    """Whether sentences of the passage may be to blame, and not all of it."""
     return verdict.action == "quarantine" and verdict.category == "attack"
 
 

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -36,7 +37,26 @@ from retrieval.watch import Keeper, OnSummary
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["UPLOADS", "KnowledgeBase", "open_knowledge", "total"]
+__all__ = ["UPLOADS", "Follower", "KnowledgeBase", "open_knowledge", "total"]
+
+
+class Follower(Protocol):
+    """What goes along with everything that is taken in or removed, such as a check of it."""
+
+    def along(self, events: Events) -> Events:
+        """Play a run on, with ticks and remarks of one's own; the last item is the summary."""
+
+    def removed(self) -> None:
+        """Something was forgotten."""
+
+    def keep(self) -> None:
+        """Begin to follow changes that nobody waits for, until closed."""
+
+    def noted(self, status: IndexStatus) -> IndexStatus:
+        """The status with what there is to say about the sources."""
+
+    def close(self) -> None:
+        """Stop."""
 
 
 class KnowledgeBase:
@@ -66,12 +86,20 @@ class KnowledgeBase:
         self._intake = Intake(home, settings, ledger, self._ingester, fetcher)
         self._sync = settings.sync
         self._keeper: Keeper | None = None
+        self._follower: Follower | None = None
         self._upkeep = Upkeep(self._serving, snapshots, settings.search, embedder)
 
     @property
     def store(self) -> Store:
         """The database, for adapters that write into it themselves."""
         return self._store
+
+    def follow(self, follower: Follower) -> None:
+        """Let `follower` go along from now on; it is closed with the knowledge base."""
+        self._follower = follower
+
+    def _along(self, events: Events) -> Events:
+        return events if self._follower is None else self._follower.along(events)
 
     def ingest(
         self,
@@ -82,31 +110,35 @@ class KnowledgeBase:
         every: float | None = None,
     ) -> Events:
         """See `Intake.ingest`."""
-        return self._intake.ingest(addresses, kind=kind, readers=readers, every=every)
+        return self._along(self._intake.ingest(addresses, kind=kind, readers=readers, every=every))
 
     def ingest_documents(
         self, root: str, given: Iterable[Given], *, complete: bool = False
     ) -> Events:
         """See `Intake.hand_over`."""
-        return self._intake.hand_over(root, given, complete=complete)
+        return self._along(self._intake.hand_over(root, given, complete=complete))
 
     def upload(self, uploads: Sequence[tuple[str, Path]]) -> Events:
         """See `Intake.upload`."""
-        return self._intake.upload(uploads)
+        return self._along(self._intake.upload(uploads))
 
     def sync(self, root: str) -> Events:
         """See `Intake.sync`."""
-        return self._intake.sync(root)
+        return self._along(self._intake.sync(root))
 
     def keep_fresh(self, on_summary: OnSummary = lambda *_: None) -> None:
         """Watch folders and check sources at their intervals until `close`."""
         if self._keeper is None:
             self._keeper = Keeper(self._intake, self._sync, on_summary)
+            if self._follower is not None:
+                self._follower.keep()
 
     def forget(self, name: str) -> int:
         """See `Intake.forget`."""
         removed = self._intake.forget(name)
         self._retriever.refresh()
+        if self._follower is not None:
+            self._follower.removed()
         return removed
 
     def search(
@@ -147,13 +179,16 @@ class KnowledgeBase:
     def status(self) -> IndexStatus:
         """What is indexed and how fresh it is."""
         pending = self._keeper.pending() if self._keeper is not None else {}
-        return replace(self._retriever.status(), roots=self._intake.ledger.roots(pending))
+        found = replace(self._retriever.status(), roots=self._intake.ledger.roots(pending))
+        return found if self._follower is None else self._follower.noted(found)
 
     def close(self) -> None:
         """Stop the workers and close the database."""
         if self._keeper is not None:
             self._keeper.close()
         self._intake.close()
+        if self._follower is not None:
+            self._follower.close()
         self._upkeep.close()
         self._pool.close()
         self._store.close()

@@ -27,6 +27,11 @@ class Ledger:
         self._store = store
         self._settings = settings
 
+    @property
+    def store(self) -> Store:
+        """The database."""
+        return self._store
+
     def minutes(self) -> dict[str, float]:
         """How often each kind of source is synchronised by itself; 0 = never."""
         every = self._settings.every_minutes

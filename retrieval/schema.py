@@ -151,6 +151,7 @@ class FileReport:
     `outcome` is added, updated, unchanged, removed or failed; `reason` and `detail` are filled
     for failures (reason from `retrieval.parse.base.REASONS` or `retrieval.sources.base.REASONS`),
     `remedy` says what to do. A `detail` without a reason is a remark, such as on a date.
+    `quarantined` counts the passages that a check of the new text would not let through.
     """
 
     source: str
@@ -160,11 +161,15 @@ class FileReport:
     reason: str = ""
     detail: str = ""
     remedy: str = ""
+    quarantined: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
-    """A tick of a running ingestion: `done` of `total` files, chunks embedded, one report."""
+    """A tick of a running ingestion: `done` of `total` files, chunks embedded, one report.
+
+    In the phase `check`, after the files, `done` and `total` are passages that are looked at.
+    """
 
     done: int
     total: int
@@ -172,6 +177,7 @@ class IngestProgress:
     embedded: int
     seconds: float
     report: FileReport | None
+    phase: Literal["files", "check"] = "files"
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +208,8 @@ class RootStatus:
     `kind` is a file of retrieval/sources/. `checked` is the end of the last run that reached it,
     `changed` of the last that changed something (seconds since the epoch); `every_minutes` is its
     interval, 0 = only by hand; `lag` the seconds since a check was due; `pending` changes seen but
-    not taken in yet; `error` why the last run did not reach it.
+    not taken in yet; `error` why the last run did not reach it; `quarantined` passages that a check
+    found and that no policy is shown.
     """
 
     root: str
@@ -219,6 +226,7 @@ class RootStatus:
     lag: float = 0.0
     pending: int = 0
     error: FileReport | None = None
+    quarantined: int = 0
 
 
 @dataclass(frozen=True, slots=True)

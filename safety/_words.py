@@ -80,6 +80,12 @@ def _pairs() -> dict[str, dict[str, float]]:
     return table
 
 
+def warm_up() -> None:
+    """Read all tables now."""
+    for table in (english, chinese, readings, parts, _pairs):
+        table()
+
+
 def _logs(counts: dict[str, int]) -> dict[str, float]:
     total = math.log(sum(counts.values()))
     return {word: math.log(count) - total for word, count in counts.items()}

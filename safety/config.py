@@ -40,6 +40,9 @@ class SafetySettings(BaseModel):
     seconds: float = Field(5.0, gt=0, description="time one judgement may take, seconds")
     turns: int = Field(6, ge=0, description="earlier user texts weighed with the current one")
     cache: int = Field(4096, ge=0, description="verdicts remembered by text hash, rows")
+    verdicts: int = Field(
+        500_000, ge=0, description="verdicts on passages kept on disk by text hash, rows"
+    )
     pii_mask: tuple[PersonalKind, ...] = Field(
         ("secret", "resident_id", "card"),
         description="kinds of personal data masked in answers, quotes and passages",

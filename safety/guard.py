@@ -11,23 +11,24 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safety._outbound import leaving
 from safety._record import Recorder
 from safety.audit import AuditLog, text_hash
 from safety.cascade import RANK, settle
 from safety.config import SafetySettings
 from safety.errors import AuditBroken, ModelUnusable, ModeratorUnavailable
-from safety.links import neutralise
 from safety.menu import load
 from safety.moderator.base import Moderator
-from safety.pii import Finder, kind_of
+from safety.normalize import warm_up
 from safety.pii import build as build_finder
 from safety.refusal import crisis_reply, refusal_reply
 from safety.schema import Context, Side, Span, Verdict
+from safety.verdicts import Verdicts, fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ class Guard:
         settings: deadlines, cache, and when and how second opinions count.
         audit: where decisions are recorded; None records none.
         second: moderators asked about texts with a grey first-line verdict.
+        kept: verdicts on passages that are kept on disk.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class Guard:
         settings: SafetySettings | None = None,
         audit: AuditLog | None = None,
         second: Sequence[Moderator] = (),
+        kept: Verdicts | None = None,
     ) -> None:
         self.settings = settings or SafetySettings()
         self._runners = [_Runner(m, self.settings.seconds) for m in moderators]
@@ -129,6 +132,7 @@ class Guard:
         self._personal = build_finder(self.settings)
         every = [*moderators, *second]
         self._recorder = None if audit is None else Recorder(audit, every, self.settings)
+        self.kept = kept
         self._cache: OrderedDict[tuple[Side, str], Verdict] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -149,7 +153,7 @@ class Guard:
             ]
         if side == "output":
             verdicts = [
-                _leaving(t, v, context, self.settings, self._personal)
+                leaving(t, v, context, self.settings, self._personal)
                 for t, v in zip(texts, verdicts, strict=True)
             ]
         seconds = time.perf_counter() - begin
@@ -157,6 +161,22 @@ class Guard:
             self._finished(t, v, context, seconds) for t, v in zip(texts, verdicts, strict=True)
         ]
         return self._audited(texts, done, context)
+
+    def ahead(self, texts: Sequence[str]) -> list[Verdict]:
+        """Judge passages before anybody asks: verdicts are kept on disk, nothing is recorded."""
+        verdicts = self._judge(texts, "passage")
+        if self.kept is not None:
+            digests = [text_hash(t) for t in texts]
+            there = self.kept.get(digests)
+            with self._lock:  # what was judged before its document claimed it
+                known = {d: self._cache.get(("passage", d)) for d in digests if d not in there}
+            self.kept.add({d: v for d, v in known.items() if v is not None})
+        return verdicts
+
+    def warm(self) -> None:
+        """Load all that the first judgement would wait for; nothing is recorded."""
+        warm_up()
+        self._opinions(["warm-up"], "input", "")
 
     def unleaked(self, text: str) -> str:
         """The text with the personal data and secrets masked that no answer may show."""
@@ -182,18 +202,31 @@ class Guard:
             for key in known:
                 self._cache.move_to_end(key)
         fresh = {k: t for k, t in zip(keys, texts, strict=True) if k not in known}
+        if self.kept is not None and side == "passage":
+            found = self.kept.get([digest for _, digest in fresh])
+            stored: dict[tuple[Side, str], Verdict] = {(side, d): v for d, v in found.items()}
+            self._remember(stored)
+            known |= stored
+            fresh = {k: t for k, t in fresh.items() if k not in stored}
+        sure: dict[tuple[Side, str], Verdict] = {}
         opinions = self._opinions(list(fresh.values()), side, question)
         for key, (first, second) in zip(fresh, opinions, strict=True):
             settled = settle(first, second, self.settings.second_fails)
             # Cached rows hold no text: the caller's own text is put back in `_finished`.
             known[key] = replace(settled, safe_text="")
             faulty = any(v.category == "fault" for v in [settled, *second])
-            if not faulty and side != "output" and self.settings.cache:
-                with self._lock:
-                    self._cache[key] = known[key]
-                    while len(self._cache) > self.settings.cache:
-                        self._cache.popitem(last=False)
+            if not faulty and side != "output":
+                sure[key] = known[key]
+        self._remember(sure)
+        if self.kept is not None and side == "passage":
+            self.kept.add({digest: v for (_, digest), v in sure.items()})
         return [known[k] for k in keys]
+
+    def _remember(self, verdicts: Mapping[tuple[Side, str], Verdict]) -> None:
+        with self._lock:
+            self._cache.update(verdicts)
+            while len(self._cache) > self.settings.cache:
+                self._cache.popitem(last=False)
 
     def _opinions(
         self, texts: list[str], side: Side, question: str
@@ -282,42 +315,6 @@ def _unrecorded(verdict: Verdict, context: Context) -> Verdict:
     )
 
 
-def _leaving(
-    text: str, verdict: Verdict, context: Context, settings: SafetySettings, personal: Finder
-) -> Verdict:
-    """What an output must not carry out: canary, secrets, personal data, links elsewhere."""
-    leak = personal.leaving(text, context.canary, (*settings.pii_mask, *settings.pii_block))
-    if leak.canary:
-        blocked = replace(verdict, action="block", category="attack", reason="attack.canary")
-        return verdict if verdict.action == "block" else replace(blocked, score=1.0, spans=())
-    banned = tuple(s for s in leak.spans if kind_of(s.rule) in settings.pii_block)
-    if banned and not verdict.stops:
-        reason = f"privacy.{banned[0].rule}"
-        stopped = replace(verdict, action="block", category="privacy", score=1.0)
-        return replace(stopped, reason=reason, spans=banned)
-    safe, changed = neutralise(leak.text, context.allowed_urls)
-    if verdict.action == "allow" and leak.spans:
-        return replace(
-            verdict,
-            action="annotate",
-            category="privacy",
-            score=1.0,
-            reason=f"privacy.{leak.spans[0].rule}",
-            spans=leak.spans,
-            safe_text=safe,
-        )
-    if verdict.action == "allow" and changed:
-        return replace(
-            verdict,
-            action="annotate",
-            category="attack",
-            score=0.1,
-            reason="attack.link",
-            safe_text=safe,
-        )
-    return replace(verdict, safe_text=safe)
-
-
 class _Unusable:
     """In the place of a moderator whose model cannot be used: every judgement is a fault."""
 
@@ -329,7 +326,10 @@ class _Unusable:
 
 
 def build_guard(
-    settings: SafetySettings, audit_path: Path | None, network: LoadNetwork | None = None
+    settings: SafetySettings,
+    audit_path: Path | None,
+    network: LoadNetwork | None = None,
+    kept: Path | None = None,
 ) -> Guard:
     """A guard with the moderators that the settings name.
 
@@ -340,6 +340,7 @@ def build_guard(
         settings: name the moderators.
         audit_path: where decisions are written; None: nowhere.
         network: loads the scorer of a file of heads, for moderators that have a NETWORK.
+        kept: where verdicts on passages are kept for good; None: nowhere.
 
     Raises:
         BackendMissing: a moderator's name is unknown or its library is not installed.
@@ -357,7 +358,10 @@ def build_guard(
     audit = None
     if settings.audit and audit_path is not None:
         audit = AuditLog(audit_path, sync=settings.audit_sync)
-    return Guard(moderators, settings, audit, second)
+    verdicts = None
+    if kept is not None and settings.verdicts:
+        verdicts = Verdicts(kept, fingerprint(moderators, second, settings), settings.verdicts)
+    return Guard(moderators, settings, audit, second, verdicts)
 
 
 def _built(name: str, settings: SafetySettings, network: LoadNetwork | None) -> Moderator:

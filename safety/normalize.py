@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from safety import _ciphers, _encoded, _parts, _pinyin
+from safety import _ciphers, _encoded, _parts, _pinyin, _words
 from safety._fold import FOLDS, ROUNDS
 from safety._words import english
 
@@ -208,6 +208,12 @@ def normalize(text: str) -> Normalized:
             break
         text = plain
     return Normalized(text, tuple(offsets or [0]))
+
+
+def warm_up() -> None:
+    """Load the words and the table of traditional characters, which takes half a second."""
+    _words.warm_up()
+    normalize("國")
 
 
 #: Codes within codes that are undone, and readings of one text at most.

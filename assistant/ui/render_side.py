@@ -70,10 +70,14 @@ def progress(
 ) -> str:
     """A running ingestion: bar, speed, what remains, and the files that failed so far."""
     done, total = (tick.done, tick.total) if tick else (0, 0)
-    facts = [say(language, "files_of", done=f"{done:,}", total=f"{total:,}")] if tick else []
+    checking = tick is not None and tick.phase == "check"
+    counted = "checked_of" if checking else "files_of"
+    facts = [say(language, counted, done=f"{done:,}", total=f"{total:,}")] if tick else []
     if tick and done and tick.seconds > 0:
         speed = done / tick.seconds
-        facts.append(say(language, "rate", n=f"{speed:.1f}" if speed < 10 else f"{speed:,.0f}"))
+        if not checking:
+            shown = f"{speed:.1f}" if speed < 10 else f"{speed:,.0f}"
+            facts.append(say(language, "rate", n=shown))
         if total > done:
             left = span(language, max(1.0, (total - done) / speed))
             facts.append(say(language, "remaining", span=left))
@@ -85,7 +89,7 @@ def progress(
     stop = button("stop-reading", say(language, "stop_reading"), classes="pl-quiet")
     return page(
         f'<div class="pl-ingest" role="status"><div class="pl-row"><span>'
-        f"{escape(say(language, 'reading'))}</span>{stop}</div>{bar}"
+        f"{escape(say(language, 'checking' if checking else 'reading'))}</span>{stop}</div>{bar}"
         f'<small class="pl-facts">{escape(" · ".join(facts))}</small>'
         f"{_failures(failures, language)}</div>"
     )
@@ -106,6 +110,7 @@ def ingested(result: IngestSummary, language: Language) -> str:
     return page(
         f'<div class="pl-ingest pl-done" role="status"><span>{escape(line)}</span>'
         f'<small class="pl-facts">{escape(" · ".join(facts))}</small>{left_out}'
+        f"{_quarantined(result.remarks, language)}"
         f"{_failures(result.failures, language)}</div>"
     )
 
@@ -164,6 +169,8 @@ def _facts(root: RootStatus, language: Language) -> str:
     much = [kind] if kind else []
     much.append(count(language, "documents", root.documents))
     much.append(count(language, "passages", root.chunks))
+    if root.quarantined:
+        much.append(count(language, "quarantined", root.quarantined))
     if root.readers:
         much.append(say(language, "limited", names=", ".join(root.readers)))
     when = [say(language, "synced", ago=ago(language, root.synced))]
@@ -217,6 +224,24 @@ def _listed(failures: Sequence[FileReport], key: str, calm: str, language: Langu
     title = escape(count(language, key, len(failures)))
     return (
         f'<details class="pl-failures{calm}"><summary>{title}</summary><ul>{items}</ul></details>'
+    )
+
+
+def _quarantined(remarks: Sequence[FileReport], language: Language) -> str:
+    """Documents with passages that the policy is not shown as they are, and what that means."""
+    found = [report for report in remarks if report.quarantined]
+    if not found:
+        return ""
+    items = "".join(
+        f'<li><span class="pl-name">{escape(Path(short(r.source)).name)}</span>'
+        f"<small>{escape(count(language, 'quarantined', r.quarantined))}</small></li>"
+        for r in found[:_SHOWN_FAILURES]
+    )
+    title = escape(count(language, "quarantine_found", len(found)))
+    meaning = escape(say(language, "quarantine_meaning"))
+    return (
+        f'<details class="pl-failures" open><summary>{title}</summary>'
+        f"<small>{meaning}</small><ul>{items}</ul></details>"
     )
 
 
