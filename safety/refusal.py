@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from safety._refusals import shipped
 from safety.schema import Category, Side
 
 #: category -> (English, Chinese): the refusal, then the nearest safe help.
@@ -103,35 +104,6 @@ CRISIS = (
     "我在这里，我们可以继续聊：今天发生了什么？",
 )
 
-_REFUSAL_EN = re.compile(
-    r"\b(?:i(?:['’]m| am) (?:sorry|afraid|unable|not able|not comfortable|not going to|not willing)"
-    r"|i (?:can(?:['’]t|not|not)|can not|won['’]t|will not|must decline|have to decline"
-    r"|do(?:n['’]t| not) feel comfortable|refuse to|should not|shouldn['’]t)"
-    r"|(?:sorry|apologies|unfortunately),? (?:but )?i (?:can|could|am|do|won)"
-    r"|as an ai(?: language model| assistant)?,? i (?:can(?:['’]t|not|not)|am (?:not|unable)"
-    r"|will not|won['’]t|must decline))"
-)
-#: Stems of what is declined; without one, "I'm sorry" is only polite.
-_HELPING_EN = re.compile(
-    r"\b(?:help|assist|provid|do that|compl|fulfil|support|giv|writ|generat|creat|answer|discuss"
-    r"|engag|shar|offer|condon|encourag|promot|participat|show|recommend|advis|set aside|explain"
-    r"|produc|facilitat|respond|continu|request|appropriate|able)"
-)
-_REFUSAL_ZH = re.compile(
-    r"(?:(?:很|非常|十分)?(?:抱歉|遗憾|对不起|不好意思)[^。！？\n]{0,20}"
-    r"(?:不能|无法|不可以|没办法|不会|拒绝)"
-    r"|我们?(?:不能|无法|不可以|没办法|没法|不会|不便|拒绝)(?:为[您你])?(?:直接)?"
-    r"(?:协助|帮助?|提供|回答|满足|完成|写|支持|参与|生成|讨论|忽略|给出|编写|创作|执行|回应|继续"
-    r"|展示|接受|分享|透露|教)"
-    r"|(?:作为|身为)(?:一个|一名)?(?:人工智能|AI|语言模型)[^。！？\n]{0,24}"
-    r"(?:不能|无法|不会|不应|没有办法)"
-    r"|这个(?:问题|请求)?我(?:帮不了|不能|无法)|恕(?:我|难)"
-    r"|安全检查暂时无法完成|没有通过安全检查)",
-    re.IGNORECASE,
-)
-#: A refusal is in how an answer opens; later "I cannot" belongs to an answer's content.
-_OPENING = 240
-
 
 def _pick(pair: tuple[str, str], language: str) -> str:
     return pair[1] if language.lower().startswith("zh") else pair[0]
@@ -165,9 +137,12 @@ def crisis_reply(language: str, locale: str = "") -> str:
 
 
 def is_refusal(text: str) -> bool:
-    """True where `text` opens by declining (English or Chinese); a crisis reply is not one."""
-    opening = text.strip()[:_OPENING].lower()
-    found = _REFUSAL_EN.search(opening)
-    if found and _HELPING_EN.search(opening, found.start()):
-        return True
-    return opening.startswith("the safety check could not") or bool(_REFUSAL_ZH.search(opening))
+    """True where `text` declines (English or Chinese); a crisis reply is not a refusal.
+
+    To say that nothing was found is an answer. A refusal that goes on to help may be told either
+    way.
+
+    Raises:
+        ModelUnusable: the weights in models/refusals are missing or damaged.
+    """
+    return bool(text.strip()) and shipped().logit(text) > 0
