@@ -11,17 +11,20 @@ from pathlib import Path
 
 import pytest
 
+import app
 from assistant import Assistant
 from assistant.config import Settings, load
 from assistant.memory import Memory
 from assistant.policy.base import Resources
 from assistant.policy.echo import build as build_echo
 from assistant.scan import BATCH, VERDICTS, Scan, follow, noted_at, swept_at
+from assistant.ui import render_side
+from assistant.ui.strings import Language, count, say
 from retrieval.knowledge import KnowledgeBase, open_knowledge
 from retrieval.ledger import open_ledger
-from retrieval.schema import IngestProgress, IngestSummary
+from retrieval.schema import FileReport, IndexStatus, IngestProgress, IngestSummary, RootStatus
 from retrieval.sources.memory import Given
-from safety import Guard, Verdict
+from safety import Guard, Verdict, _words
 from safety.config import SafetySettings
 from safety.schema import Side
 from safety.verdicts import Verdicts, fingerprint
@@ -309,3 +312,53 @@ def test_without_a_file_nothing_goes_along(home: Path) -> None:
     assert follow(knowledge, Guard([Judge()]), cut=True) is None
     knowledge.close()
     assert not (home / VERDICTS).exists()
+
+
+def test_the_command_line_names_the_document(
+    home: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An ingestion warns of quarantined passages, the status counts them, forgetting sweeps."""
+    small = {"home": home, "docs": "false", "retrieval.embed.backend": "hashing"}
+    small |= {"retrieval.rerank.backend": "none", "policy.backend": "echo"}
+    given = [f"--set={key}={value}" for key, value in small.items()]
+    said = []
+    for command in (["ingest", str(folder)], ["sync"], ["status"], ["forget", str(folder)]):
+        assert app.main([*given, *command]) == 0
+        out, err = capsys.readouterr()
+        said.append(" ".join((out + err).split()))
+    assert "tower.md: 1 of its passages are quarantined: they are kept" in said[0]
+    assert "garden.md: " not in said[0]
+    assert f"{folder}: 1 passages quarantined" in said[2]
+    assert rows(home) == rows(home, "claim") == 0
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_the_page_shows_the_number_and_the_document(language: Language) -> None:
+    """The list of sources counts quarantined passages; a finished ingestion names the document."""
+    root = RootStatus("/papers", 2, 7, 1.0, 1.0, (), quarantined=3)
+    shown = render_side.shelf(IndexStatus(2, 7, 1, 1, "e", (root,)), language)
+    assert count(language, "quarantined", 3) in shown
+    remark = FileReport("/papers/tower.md", "added", detail="x", quarantined=3)
+    result = IngestSummary(2, 2, 0, 0, 0, 7, 7, 1.0, (), remarks=(remark,))
+    done = render_side.ingested(result, language)
+    for words in (
+        "tower.md",
+        count(language, "quarantined", 3),
+        say(language, "quarantine_meaning"),
+    ):
+        assert words in done
+    tick = IngestProgress(3, 9, 0, 0, 1.0, None, "check")
+    assert say(language, "checked_of", done="3", total="9") in render_side.progress(
+        tick, (), language
+    )
+
+
+def test_warming_up_loads_the_words(desk: Open) -> None:
+    """After the start no turn waits for a table of words, and nothing was recorded."""
+    tables = (_words.english, _words.chinese, _words.readings, _words.parts)
+    for table in tables:
+        table.cache_clear()
+    one = desk()
+    one.assistant().warm()
+    assert [table.cache_info().currsize for table in tables] == [1] * len(tables)
+    assert not (one.settings.home / "audit.jsonl").exists()
