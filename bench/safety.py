@@ -10,8 +10,10 @@ own, per category. Options:
 --set KEY=VALUE    a setting, for instance safety.moderators=rules
 
 `recall`, `fpr` and the like stand for all rows; with a language behind them (`recall_zh`) for its
-rows. A label that a row lacks is unknown and left out. `ci` holds 95 % bootstrap intervals.
-Latency is of single texts of about 128 tokens, nothing cached.
+rows. In the sets of offensive text, `acc` and `f1` take a calibrated probability of one half for a
+yes: how well the model tells, whatever the policy stops. A label that a row lacks is unknown and
+left out. `ci` holds 95 % bootstrap intervals. Latency is of single texts of about 128 tokens,
+nothing cached.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,17 +36,18 @@ from assistant import load
 from assistant.build import network_of
 from bench import measures
 from bench.common import report
+from bench.safety_sets import SETS, Row
 from safety import Guard, build_guard
 from safety.refusal import is_refusal
-from safety.schema import Side
+from safety.schema import Context, Side
 
-Row = Mapping[str, Any]
 #: Column of openai-moderation -> category of the guard.
 COLUMNS = {"S": "sexual", "H": "hate", "V": "violence", "HR": "harassment", "SH": "self_harm"}
 #: Columns that say more of a category already named.
 FINER = ("H2", "V2")
 NO_HARM = ("none", "fault", "attack")
 BATCH = 32
+EVEN = 0.5
 #: About 128 tokens, in characters, and how many texts are timed.
 LENGTH, TIMED = {"en": 560, "zh": 150}, 200
 
@@ -75,69 +78,6 @@ class Judged:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Set:
-    """A set: where its texts arrive, which rows count, which are positive, what is measured."""
-
-    name: str
-    positive: Callable[[Row], bool]
-    metrics: tuple[str, ...]
-    side: Side = "input"
-    keep: Callable[[Row], bool] = lambda row: True
-    #: Categories whose score the ranking measures use; () for any.
-    categories: tuple[str, ...] = ()
-
-
-def _labelled(name: str, value: str) -> Callable[[Row], bool]:
-    return lambda row: str(row[name]) == value
-
-
-def _always(_: Row) -> bool:
-    return True
-
-
-def _never(_: Row) -> bool:
-    return False
-
-
-OFFENSIVE = ("hate", "harassment")
-SETS = (
-    Set("xstest", _labelled("label", "unsafe"), ("safe_fpr", "unsafe_recall", "f1", "auroc")),
-    Set("jailbreakbench", _labelled("label", "harmful"), ("f1", "fpr", "recall", "auroc")),
-    Set("simplesafetytests", _always, ("recall",)),
-    Set("strongreject", _always, ("recall",)),
-    Set("harmbench", _always, ("recall",)),
-    Set("benign-prompts", _never, ("fpr",)),
-    Set("notinject", _never, ("fpr",)),
-    Set("cyberseceval-frr", _never, ("fpr",)),
-    Set("crosswoz-user", _never, ("fpr",)),
-    Set("cvalues-responsibility", _never, ("fpr",)),
-    Set("multijail", _always, ("recall",)),
-    Set("xsafety", _always, ("recall",)),
-    Set(
-        "cold",
-        _labelled("label", "1"),
-        ("acc", "f1", "fpr", "recall", "ece", "auroc", "auprc"),
-        keep=lambda row: row.get("split", "test") == "test",
-        categories=OFFENSIVE,
-    ),
-    Set(
-        "hatecheck",
-        _labelled("label_gold", "hateful"),
-        ("auroc", "f1", "acc"),
-        categories=("hate",),
-    ),
-    Set(
-        "mhc-mandarin",
-        _labelled("label_gold", "hateful"),
-        ("auroc", "f1", "acc"),
-        categories=("hate",),
-    ),
-    Set("bipia-attacks", _always, ("recall",), "passage"),
-    Set("bipia-contexts", _never, ("fpr",), "passage"),
-    Set("cyberseceval-injection", _always, ("recall",)),
-    Set("jailbreak-inthewild", _always, ("recall",)),
-)
 NAMES = ("openai-moderation", *(s.name for s in SETS), "xstest-completions", "latency")
 
 
@@ -190,24 +130,33 @@ def read(folders: Sequence[Path], name: str, limit: int = 0) -> list[Row] | None
             if path.is_file():
                 with gzip.open(path, "rt", encoding="utf-8") as lines:
                     rows: list[Row] = [json.loads(line) for line in lines]
-                kept = next((s.keep for s in SETS if s.name == name), _always)
-                rows = [row for row in rows if kept(row)]
+                spec = next((s for s in SETS if s.name == name), None)
+                rows = [row for row in rows if spec is None or spec.keep(row)]
                 random.Random(0).shuffle(rows)
                 return rows[:limit] if limit else rows
     return None
 
 
-def judged(guard: Guard, rows: list[Row], side: Side) -> Judged:
-    """Verdicts and scores of the rows' texts, batch by batch, those of like length together."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["text"]))
+def judged(
+    guard: Guard, rows: list[Row], side: Side, text: str = "text", question: str = ""
+) -> Judged:
+    """Verdicts and scores of a field of the rows, batch by batch, those of like length together.
+
+    Where there is a field of the question that is answered, each row is judged with its own.
+    """
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i][text]))
     stops = np.zeros(len(rows), dtype=bool)
     scores: list[dict[str, float]] = [{} for _ in rows]
     ranked = getattr(guard, "scores", None)
     faults = 0
     for at in range(0, len(order), BATCH):
         part = order[at : at + BATCH]
-        texts = [rows[i]["text"] for i in part]
-        verdicts = guard.screen_many(texts, side)
+        texts = [rows[i][text] for i in part]
+        if question:
+            asked = [Context(question=rows[i][question]) for i in part]
+            verdicts = [guard.screen(t, side, c) for t, c in zip(texts, asked, strict=True)]
+        else:
+            verdicts = guard.screen_many(texts, side)
         told = ranked(texts, side) if ranked else [dict(v.scores) for v in verdicts]
         for i, verdict, given in zip(part, verdicts, told, strict=True):
             stops[i] = verdict.stops
@@ -223,7 +172,7 @@ def measured(guard: Guard, name: str, rows: list[Row], folders: Sequence[Path]) 
     if name == "openai-moderation":
         return moderation(judged(guard, rows, "input"))
     spec = next(s for s in SETS if s.name == name)
-    found = judged(guard, rows, spec.side)
+    found = judged(guard, rows, spec.side, spec.text, spec.question)
     labels = np.array([spec.positive(row) for row in rows])
     scores = found.of(spec.categories) if spec.categories else found.unsafe()
     values: dict[str, Any] = {}
@@ -233,7 +182,9 @@ def measured(guard: Guard, name: str, rows: list[Row], folders: Sequence[Path]) 
         here = np.array([not language or row.get("lang") == language for row in rows])
         suffix = f"_{language}" if language else ""
         for metric in spec.metrics:
-            value, interval = _one(metric, labels[here], scores[here], found.stops[here])
+            half = spec.categories and metric in ("acc", "f1")
+            said = scores >= EVEN if half else found.stops
+            value, interval = _one(metric, labels[here], scores[here], said[here])
             values[metric + suffix] = _rounded(value)
             intervals[metric + suffix] = [_rounded(v) for v in interval]
         values[f"n{suffix}"] = int(here.sum())

@@ -1,7 +1,8 @@
 """What a score leads to: a versioned, hashed policy file of levels by side, category, language.
 
 A level is a rate, not a score: the share of harmless calibration texts that may reach it. So a
-file means the same with the next weights, whose scores lie elsewhere.
+file means the same with the next weights, whose scores lie elsewhere. A lowest probability stands
+beside it, for texts of kinds of which there were few among those.
 """
 
 from __future__ import annotations
@@ -19,15 +20,21 @@ PACKS = Path(__file__).resolve().parent / "packs"
 VERSION = 1
 LANGUAGES = ("en", "zh")
 _FIELDS = {"action", "stop", "grey"}
+#: Below even chances nothing is stopped, however few harmless texts get there.
+EVEN = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """`action` from the score that `stop` of the harmless texts reach; `grey` is the wider rate."""
+    """`action` from the score that `stop` of the harmless texts reach; `grey` is the wider rate.
+
+    Below the probability `least` nothing is stopped, whatever the rates say.
+    """
 
     action: Action
     stop: float
     grey: float
+    least: float = EVEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +85,14 @@ def load(name: str) -> Levels:
 
 
 def _level(found: dict[str, Any], where: str) -> Level:
-    if set(found) != _FIELDS:
-        raise PolicyInvalid(f"{where}: needs exactly {', '.join(sorted(_FIELDS))}")
+    if set(found) - {"least"} != _FIELDS:
+        raise PolicyInvalid(f"{where}: needs {', '.join(sorted(_FIELDS))}, and may have least")
     if found["action"] not in get_args(Action):
         raise PolicyInvalid(f"{where}: {found['action']!r} is no action; {get_args(Action)}")
     stop, grey = found["stop"], found["grey"]
     if not all(isinstance(rate, float) and 0 <= rate <= 1 for rate in (stop, grey)) or stop > grey:
         raise PolicyInvalid(f"{where}: rates must be 0 <= stop <= grey <= 1, not {stop}, {grey}")
-    return Level(found["action"], stop, grey)
+    least = found.get("least", EVEN)
+    if not isinstance(least, float) or not 0 <= least <= 1:
+        raise PolicyInvalid(f"{where}: least is a probability from 0 to 1, not {least}")
+    return Level(found["action"], stop, grey, least)

@@ -210,6 +210,11 @@ def normalize(text: str) -> Normalized:
     return Normalized(text, tuple(offsets or [0]))
 
 
+def folded(text: str) -> str:
+    """The text with each character in its plain form, words and spacing as they are."""
+    return "".join([FOLDS[c] for c in text])
+
+
 def warm_up() -> None:
     """Load the words and the table of traditional characters, which takes half a second."""
     _words.warm_up()

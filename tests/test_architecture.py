@@ -66,7 +66,7 @@ HEAVY = {
         "retrieval/fit/*.py",
         "safety/moderator/_causal.py",
     ),
-    "sklearn": ("assistant/fit/guard.py",),
+    "sklearn": ("assistant/fit/guard.py", "assistant/fit/_guard_levels.py"),
     "openvino": ("retrieval/embed/_openvino.py",),
     "transformers": (
         "assistant/policy/local.py",

@@ -5,59 +5,60 @@
    fixed shares, the hard negatives more often than their number.
 2. A linear model over hashed character n-grams, by stochastic gradient descent, a head at a time.
 3. On rows held out (whole groups: a contrast line, a jailbreak's topic), a logistic fit a head and
-   language joins both logits to a probability, and the probabilities that given shares of the
-   harmless ones reach become the levels that policy files speak of.
+   language joins both logits to a probability.
+4. The guard made of these judges the harmless ones of those rows, each on the side where such a
+   text arrives, through views and windows as it will; the probabilities that given shares of them
+   reach become the levels that policy files speak of.
 
 Checkpoints are kept in .runs/guard; an interrupted run goes on. Data, all train-allowed:
 safety/*/train, dialogue/{clinc150,banking77,crosswoz-user}/train, questions and passages of qa/
-(train rows), and this folder's contrast/*.tsv.
+and talk of sft/ (train rows), text/, this folder's contrast/*.tsv, and what people decided on
+appeal in the home at hand (reviewed.jsonl), where there is any. A text that equals one of an
+evaluation file of safety/ or dialogue/ is left out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import SGDClassifier
 from torch import Tensor, nn
 
 from assistant.config import Settings
 from assistant.errors import ConfigError
-from assistant.fit._guard_rows import UNKNOWN, YES, Row, rows
+from assistant.fit._guard_labels import UNKNOWN, YES, Row, read
+from assistant.fit._guard_levels import RATES, area, joint, levels_of, reported
+from assistant.fit._guard_rows import cases, rows
 from retrieval.embed import _weights
-from retrieval.embed.heads import HEAD, MAX_TOKENS
+from retrieval.embed.heads import HEAD, MAX_TOKENS, load
 from retrieval.fit._loop import Loop
 from retrieval.fit._student import Scorer, halves, precision, write
-from safety._ngrams import BUCKETS, buckets
-from safety.moderator.classifier import HEADS, LANGUAGES
+from safety import levels
+from safety._ngrams import BUCKETS, Linear, buckets
+from safety.moderator.classifier import HEADS, Calibration, Classifier, plain
 
 WORK = Path(".runs") / "guard"
 PARTS = 4
 #: How often a row of a source is drawn, against a row of weight 1.
 WEIGHTS = {
     "contrast": 4.0, "contrast-attack": 5.0, "coconot": 3.0, "benign-prompts": 3.0, "bipia": 4.0,
-    "bipia-context": 3.0, "jailbreak": 3.0, "advbench": 2.0, "catqa": 3.0, "jade": 1.5, "rtp": 1.5,
+"jailbreak": 3.0, "advbench": 2.0, "catqa": 3.0, "jade": 1.5, "rtp": 1.5,
     "surge": 1.5, "cold": 0.5, "jailbench": 0.5, "clinc150": 0.4, "banking77": 0.4,
-    "crosswoz": 0.5, "questions": 0.6,
+    "crosswoz": 0.5, "questions": 0.6, "statement": 3.0, "responses": 2.0, "answers": 0.5,
+    "jade-pairs": 2.0, "diasafety": 0.7, "reviewed": 5.0, "forum": 0.5, "talk": 0.4, "oasst": 0.7,
+    "windows": 0.6,
 }  # fmt: skip
-#: Shares of harmless texts whose probabilities are noted.
-RATES = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.06, 0.12, 0.25)
-#: What people ask and what documents say: levels are counted among the harmless rows of these.
-SPOKEN = frozenset(
-    "contrast contrast-attack coconot benign-prompts clinc150 banking77 crosswoz questions "
-    "passages bipia-context".split()
-)
-#: Held-out rows of either label that a fit of one language needs; else both languages share one.
-FEWEST = 25
-
+NONE = np.zeros(0, dtype=np.float32)
 Labels = NDArray[np.int8]
 Matrix = NDArray[np.float64]
 
@@ -94,7 +95,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
         raise ConfigError("no models/encoder to build on; run `train encoder` first")
     plan = Plan() if limit is None else Plan(steps=limit)
     WORK.mkdir(parents=True, exist_ok=True)
-    found = unique(rows(data))
+    found = unique(chain(rows(data), cases(settings.home / "reviewed.jsonl")), barred(data))
     held = [row for row in found if row.held_out]
     kept = [row for row in found if not row.held_out]
     yield f"{len(kept)} rows to train on, {len(held)} held out"
@@ -105,33 +106,54 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     trainer = Trainer(kept, held, scorer, extension, plan, device)
     yield from trainer.run()
     scale, grams = quantised(weights)
+    linear = Linear(grams, scale.astype(np.float32), bias.astype(np.float32))
     network = trainer.logits(held)
     shallow = grams_of(held) @ (grams.astype(np.float64) * scale) + bias
-    calibration, report = calibrated(held, np.stack([network, shallow], axis=2))
+    lines = joint(held, np.stack([network, shallow], axis=2))
     out.mkdir(parents=True, exist_ok=True)
     changes = halves(scorer.change)
     changes[HEAD] = scorer.head.detach().cpu().numpy().astype(np.float16)
     write(changes, out / "heads.safetensors", {"encoder": extension.revision})
     arrays: dict[str, NDArray[np.generic]] = {
-        "weights": grams,
-        "scale": scale.astype(np.float32),
-        "bias": bias.astype(np.float32),
+        "weights": linear.weights,
+        "scale": linear.scale,
+        "bias": linear.bias,
     }
     write(arrays, out / "ngrams.safetensors")
-    text = json.dumps({"heads": list(HEADS), **calibration}, indent=1)
+    yield "counting levels on what is harmless"
+    guard = Classifier(
+        load(out / "heads.safetensors", device=device),
+        linear,
+        Calibration({k: np.array(v, dtype=np.float32) for k, v in lines.items()}, NONE, {}),
+        levels.load("default"),
+    )
+    reached = levels_of(held, guard)
+    report = reported(held, guard, reached)
+    parts = {"heads": list(HEADS), "lines": lines, "rates": list(RATES), "levels": reached}
+    text = json.dumps(parts, indent=1)
     (out / "calibration.json").write_text(text + "\n", encoding="utf-8")
     (out / "card.md").write_text(_card(out, plan, kept, held, report), encoding="utf-8")
     yield from report
     yield f"written to {out}"
 
 
-def unique(found: Iterator[Row]) -> list[Row]:
-    """Each text once; where two sources disagree on a label, it is unknown."""
+def barred(data: Path) -> frozenset[str]:
+    """The plain texts of all evaluation files, lower-case: nobody may learn one by heart."""
+    found: set[str] = set()
+    for part in ("safety", "dialogue"):
+        for path in (data / part).glob("*/*.jsonl.gz"):
+            if path.name.startswith(("eval", "heldout")):
+                found.update(plain(row["text"]) for row in read(path))
+    return frozenset(found)
+
+
+def unique(found: Iterable[Row], left_out: Collection[str] = ()) -> list[Row]:
+    """Each text once, none of `left_out`; where two sources disagree on a label, it is unknown."""
     known: dict[str, Row] = {}
     for row in found:
-        if not row.text:
+        key = row.plain
+        if not key or key in left_out:
             continue
-        key = row.text.lower()
         before = known.get(key)
         if before is None:
             known[key] = row
@@ -199,12 +221,12 @@ class Trainer:
         return ((loss * known).sum(0) / known.sum(0).clamp(min=1)).sum()
 
     def _ids(self, part: Sequence[Row]) -> list[list[int]]:
-        return [list(e.ids) for e in self._tokenizer.encode_batch([row.text for row in part])]
+        return [list(e.ids) for e in self._tokenizer.encode_batch([row.plain for row in part])]
 
 
 def grams_of(part: Sequence[Row]) -> sparse.csr_matrix:
     """Rows of unit length, (len(part), BUCKETS)."""
-    found = [buckets(row.text) for row in part]
+    found = [buckets(row.plain) for row in part]
     sizes = np.array([len(f) for f in found])
     values = np.repeat(1 / np.sqrt(np.maximum(sizes, 1)), sizes)
     edges = np.concatenate([[0], np.cumsum(sizes)])
@@ -232,68 +254,6 @@ def quantised(weights: Matrix) -> tuple[Matrix, NDArray[np.int8]]:
     # the largest thousandth is cut, so that the rest keeps its steps
     scale = np.maximum(np.quantile(np.abs(weights), 0.9995, axis=0), 1e-9) / 127
     return scale, np.clip(np.round(weights / scale), -127, 127).astype(np.int8)
-
-
-def calibrated(held: Sequence[Row], logits: Matrix) -> tuple[dict[str, object], list[str]]:
-    """Lines and levels for calibration.json, and what to report.
-
-    Args:
-        held: rows not trained on.
-        logits: (rows, heads, 2), of the network and of the n-grams.
-    """
-    labels = np.array([row.labels for row in held])
-    tongue = np.array([row.lang for row in held])
-    harmless = (labels <= 0).all(1) & np.array([row.source in SPOKEN for row in held])
-    lines: dict[str, list[list[float]]] = defaultdict(list)
-    levels: dict[str, list[list[float]]] = defaultdict(list)
-    report = []
-    for language in LANGUAGES:
-        mine = tongue == language
-        for head, name in enumerate(HEADS):
-            known = (labels[:, head] != UNKNOWN) & mine
-            counts = Counter((labels[known, head] == YES).tolist())
-            if min(counts[True], counts[False]) < FEWEST:
-                known = labels[:, head] != UNKNOWN
-            model = LogisticRegression(C=10.0)
-            model.fit(logits[known, head], labels[known, head] == YES)
-            line = [*model.coef_[0].tolist(), float(model.intercept_[0])]
-            lines[language].append(line)
-            scores = 1 / (1 + np.exp(-(logits[:, head] @ np.array(line[:2]) + line[2])))
-            plain = harmless & mine & (labels[:, head] == 0)
-            levels[language].append(np.quantile(scores[plain], 1 - np.array(RATES)).tolist())
-            truth = known & mine
-            reached = scores[truth & (labels[:, head] == YES)] >= levels[language][-1][3]
-            report.append(
-                f"- {language}, {name}: {counts[True]} with, {counts[False]} without; area "
-                f"{area(labels[truth, head], scores[truth]):.3f}, expected calibration error "
-                f"{error(labels[truth, head], scores[truth]):.3f}, caught at 0.4 % of "
-                f"{int(plain.sum())} harmless: {float(reached.mean()):.2f}"
-            )
-    return {"lines": lines, "rates": list(RATES), "levels": levels}, report
-
-
-def area(labels: NDArray[np.int_], scores: Matrix) -> float:
-    """Area under the receiver operating characteristic, among known labels; nan without both."""
-    yes, no = scores[labels == YES], scores[labels == 0]
-    if not len(yes) or not len(no):
-        return float("nan")
-    order = np.argsort(np.concatenate([yes, no]), kind="stable")
-    ranks = np.empty(len(order))
-    ranks[order] = np.arange(1, len(order) + 1)
-    return float((ranks[: len(yes)].sum() - len(yes) * (len(yes) + 1) / 2) / len(yes) / len(no))
-
-
-def error(labels: NDArray[np.int_], scores: Matrix) -> float:
-    """Expected calibration error in 15 bins (Guo et al. 2017), among known labels."""
-    known = labels != UNKNOWN
-    truth, found = (labels[known] == YES).astype(float), scores[known]
-    place = np.minimum((found * 15).astype(int), 14)
-    gaps = [
-        (place == n).mean() * abs(truth[place == n].mean() - found[place == n].mean())
-        for n in range(15)
-        if (place == n).any()
-    ]
-    return float(sum(gaps))
 
 
 def _card(

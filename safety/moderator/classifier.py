@@ -2,8 +2,9 @@
 
 Two models read each text: linear heads on the embedded encoder's network (handed in: `scorer`) and
 a linear model over character n-grams. A logistic fit per head and language joins the two logits
-to a probability. Raw text and every view that the normaliser gives are scored, in windows where a
-text is long; the highest probability counts. What a probability leads to is in the policy file
+to a probability. The text and every view that the normaliser gives are scored character for
+character in plain form, in windows where a text is long; the highest probability counts. An answer
+is read once more behind its question. What a probability leads to is in the policy file
 (`safety/levels.py`).
 """
 
@@ -26,17 +27,27 @@ from safety._ngrams import BUCKETS, Linear, is_chinese
 from safety.config import SafetySettings
 from safety.errors import ModelUnusable
 from safety.levels import Levels, load
-from safety.normalize import views
+from safety.normalize import folded, views
 from safety.schema import SEVERITY, Category, Side, Span, Verdict
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "guard"
 #: The network's file, which whoever builds a guard is asked for as a scorer.
 NETWORK = WEIGHTS / "heads.safetensors"
-#: What the heads say, column by column; `unsafe` is any harm, named or not, and counts as illicit.
+#: What the heads say, column by column. `unsafe` is any harm, named or not; `reply` reads an answer
+#: behind its question (`joined`), and says nothing of other texts. Both count as likeliest harm.
 HEADS = (
     *("hate", "harassment", "violence", "sexual", "self_harm", "illicit", "privacy", "attack"),
-    "unsafe",
+    *("unsafe", "reply"),
 )
+REPLY = HEADS.index("reply")
+HARMS: tuple[Category, ...] = (
+    *("hate", "harassment", "violence", "sexual", "self_harm", "illicit", "privacy"),
+)
+#: The probability from which a harm is worth its name.
+LIKELY = 0.2
+#: What parts question and answer, and the characters of a question that are read.
+ASKS = " >>> "
+ASKED = {"en": 200, "zh": 60}
 LANGUAGES = ("en", "zh")
 #: Characters of a window, by language, and of the step from one to the next.
 WINDOW = {"en": (480, 360), "zh": (120, 90)}
@@ -44,8 +55,8 @@ WINDOW = {"en": (480, 360), "zh": (120, 90)}
 CLOSE = {"en": (220, 160), "zh": (70, 50)}
 #: Windows of one text that are scored; of a longer one, every other window and so on.
 MOST = 48
-#: Views of one text that are scored.
-VIEWS = 6
+#: Views of one text that are scored, and windows of an answer that are read with its question.
+VIEWS, REPLIES = 6, 8
 _PLAIN = re.compile(r"\s+")
 
 Scores = NDArray[np.float32]
@@ -68,18 +79,19 @@ class Scorer(Protocol):
 class Calibration:
     """`lines[language]` (heads, 3): weights of both logits and an offset, to a probability.
 
-    `levels[language]` (heads, rates): the probability that a share `rates` of the harmless
-    calibration texts reach.
+    `levels[side][language]` (heads, rates): the probability that a share `rates` of the harmless
+    calibration texts of that side reach.
     """
 
     lines: dict[str, Scores]
     rates: Scores
-    levels: dict[str, Scores]
+    levels: dict[str, dict[str, Scores]]
 
-    def threshold(self, language: str, head: int, rate: float) -> float:
+    def threshold(self, side: Side, language: str, head: int, rate: float) -> float:
         """The probability that this share of harmless texts reaches; between, on a log scale."""
         known = np.log(np.maximum(self.rates, 1e-9))
-        return float(np.interp(np.log(max(rate, 1e-9)), known, self.levels[language][head]))
+        found = self.levels[side][language][head]
+        return float(np.interp(np.log(max(rate, 1e-9)), known, found))
 
 
 class Classifier:
@@ -93,38 +105,44 @@ class Classifier:
         """Join the parts; `scorer` is the network, the others come from models/guard."""
         self._scorer, self._ngrams = scorer, ngrams
         self._calibration, self._levels = calibration, levels
+        digest = hashlib.sha256(scorer.id.encode())
+        for part in (ngrams.weights, ngrams.scale, ngrams.bias, *calibration.lines.values()):
+            digest.update(np.ascontiguousarray(part).tobytes())
+        for side in sorted(calibration.levels):
+            for part in calibration.levels[side].values():
+                digest.update(np.ascontiguousarray(part).tobytes())
+        #: SHA-256 over all that a probability is made with: network, n-grams, calibration.
+        self.model = digest.hexdigest()
+        #: SHA-256 over that and the policy file: what a decision was made with.
+        self.policy = hashlib.sha256(f"{levels.sha256} {self.model}".encode()).hexdigest()
 
-    @property
-    def policy(self) -> str:
-        """SHA-256 over policy file and weights: what a decision was made with."""
-        return hashlib.sha256(f"{self._levels.sha256} {self._scorer.id}".encode()).hexdigest()
-
-    @property
-    def model(self) -> str:
-        """SHA-256 of the name and revision of the network's weights."""
-        return hashlib.sha256(self._scorer.id.encode()).hexdigest()
-
-    def probabilities(self, texts: Sequence[str], side: Side) -> tuple[Scores, list[Span]]:
+    def probabilities(
+        self, texts: Sequence[str], side: Side, question: str = ""
+    ) -> tuple[Scores, list[Span]]:
         """(len(texts), len(HEADS)) of the worst window of each text, and where that one lies."""
-        pieces: dict[str, None] = {}
-        owners: list[list[tuple[str, int, int]]] = []
-        for text in texts:
-            mine = list(_pieces(text, side))
-            owners.append(mine)
-            pieces.update(dict.fromkeys(piece for piece, _, _ in mine))
-        known = list(pieces)
+        behind = question if side == "output" else ""
+        owners = [_pieces(text, side) for text in texts]
+        answers = [_behind(behind, text) if behind else [] for text in texts]
+        known = list(dict.fromkeys(p for mine in [*owners, *answers] for p, _, _ in mine))
         found = dict(zip(known, self.pieces(known), strict=True))
         result = np.zeros((len(texts), len(HEADS)), dtype=np.float32)
         spans = []
-        for row, mine in enumerate(owners):
-            scores = np.array([found[piece] for piece, _, _ in mine], dtype=np.float32)
-            result[row] = scores.max(0) if len(mine) else 0
-            worst = int(scores.max(1).argmax()) if len(mine) else 0
-            spans.append(Span(*mine[worst][1:], "classifier") if mine else Span(0, 0, "classifier"))
+        for row, (mine, replies) in enumerate(zip(owners, answers, strict=True)):
+            scores = np.zeros((len(mine) + len(replies), len(HEADS)), dtype=np.float32)
+            for at, (piece, _, _) in enumerate(mine):
+                scores[at, :REPLY] = found[piece][:REPLY]
+            for at, (piece, _, _) in enumerate(replies, start=len(mine)):
+                scores[at, REPLY] = found[piece][REPLY]
+            if not len(scores):
+                spans.append(Span(0, 0, self.name))
+                continue
+            result[row] = scores.max(0)
+            where = [*mine, *replies][int(scores.max(1).argmax())]
+            spans.append(Span(*where[1:], self.name))
         return result, spans
 
     def pieces(self, texts: Sequence[str]) -> Scores:
-        """Probabilities (len(texts), len(HEADS)) of short texts as they are."""
+        """Probabilities (len(texts), len(HEADS)) of short texts in plain form."""
         if not texts:
             return np.zeros((0, len(HEADS)), dtype=np.float32)
         logits = np.stack([self._scorer(texts), self._ngrams(texts)], axis=2)
@@ -138,12 +156,9 @@ class Classifier:
         return [_by_category(row) for row in found]
 
     def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
-        """One verdict per text: the most severe action that a category's level calls for.
-
-        No head reads the `question`: each was trained on single texts.
-        """
+        """One verdict per text: the most severe action that a category's level calls for."""
         begin = time.perf_counter()
-        found, spans = self.probabilities(texts, side)
+        found, spans = self.probabilities(texts, side, question)
         seconds = (time.perf_counter() - begin) / max(1, len(texts))
         return [
             self._verdict(text, side, row, span, seconds)
@@ -154,14 +169,15 @@ class Classifier:
         language = "zh" if is_chinese(text) else "en"
         best = Verdict("allow", "none", 0.0, side, self.name, safe_text=text, seconds=seconds)
         for head, name in enumerate(HEADS):
-            category = category_of(name)
+            category = category_of(name, row)
             level = self._levels.of(side, category, language)
             if level is None:
                 continue
             score = float(row[head])
-            stop = self._calibration.threshold(language, head, level.stop)
-            grey = self._calibration.threshold(language, head, level.grey)
-            if score < grey:
+            stop = self._calibration.threshold(side, language, head, level.stop)
+            stop = max(stop, level.least)
+            grey = min(stop, self._calibration.threshold(side, language, head, level.grey))
+            if score < grey or score <= 0:
                 continue
             sure = score >= stop
             verdict = Verdict(
@@ -182,35 +198,59 @@ class Classifier:
         return replace(best, scores=tuple(_by_category(row).items()))
 
 
-def category_of(head: str) -> Category:
-    """The category that a head speaks for."""
-    found: Category
+def category_of(head: str, row: Scores) -> Category:
+    """The category that a head speaks for: its own, or of a row's harms the likeliest, if any is."""
     for found in get_args(Category):
         if found == head:
-            return found
-    return "illicit"
+            own: Category = found
+            return own
+    likeliest = max(HARMS, key=lambda name: float(row[HEADS.index(name)]))
+    return likeliest if row[HEADS.index(likeliest)] >= LIKELY else "illicit"
 
 
 def _by_category(row: Scores) -> dict[Category, float]:
     found: dict[Category, float] = {}
     for name, score in zip(HEADS, row.tolist(), strict=True):
-        category = category_of(name)
+        category = category_of(name, row)
         found[category] = max(score, found.get(category, 0.0))
     return found
+
+
+def plain(text: str) -> str:
+    """A text as the models read it: plain characters, single blanks."""
+    return _PLAIN.sub(" ", folded(text)).strip()
+
+
+def joined(question: str, answer: str) -> str:
+    """An answer behind the end of its question, as the head `reply` reads it."""
+    question = " ".join(question.split())
+    return f"{question[-ASKED['zh' if is_chinese(question) else 'en'] :]}{ASKS}{answer}"
 
 
 def _pieces(text: str, side: Side) -> list[tuple[str, int, int]]:
     """(piece, start, end) of every window of every view; offsets are the original's."""
     found: dict[str, tuple[int, int]] = {}
+    first = ""
     for number, view in enumerate(views(text)):
         if number >= VIEWS:
             break
+        if number == 0:
+            first = folded(text)
+        elif view.text == first:
+            continue
         for start, end in windows(view.text, side):
-            piece = _PLAIN.sub(" ", view.text[start:end]).strip().lower()
+            piece = plain(view.text[start:end])
             if piece and piece not in found:
                 found[piece] = view.original(start, end)
     step = -(-len(found) // MOST) or 1
     return [(piece, *where) for piece, where in list(found.items())[::step]]
+
+
+def _behind(question: str, text: str) -> list[tuple[str, int, int]]:
+    """Windows of an answer, each behind its question."""
+    found = windows(text, "output")
+    step = -(-len(found) // REPLIES)
+    return [(plain(joined(question, text[a:b])), a, b) for a, b in found[::step]]
 
 
 def windows(text: str, side: Side) -> list[tuple[int, int]]:
@@ -236,12 +276,16 @@ def read(folder: Path = WEIGHTS) -> tuple[Linear, Calibration]:
         calibration = Calibration(
             {k: np.array(v, dtype=np.float32) for k, v in card["lines"].items()},
             np.array(card["rates"], dtype=np.float32),
-            {k: np.array(v, dtype=np.float32) for k, v in card["levels"].items()},
+            {
+                side: {k: np.array(v, dtype=np.float32) for k, v in found_.items()}
+                for side, found_ in card["levels"].items()
+            },
         )
         ngrams = Linear(found["weights"], found["scale"], found["bias"])
         heads, rates = len(HEADS), len(np.atleast_1d(calibration.rates))
         shapes = [calibration.lines[language].shape for language in LANGUAGES]
-        levels = [calibration.levels[language].shape for language in LANGUAGES]
+        sides = get_args(Side)
+        levels = [calibration.levels[s][language].shape for s in sides for language in LANGUAGES]
         sound = ngrams.weights.shape == (BUCKETS, heads) and set(shapes) == {(heads, 3)}
         sound = sound and set(levels) == {(heads, rates)}
         sound = sound and bool(np.isfinite(calibration.rates).all())

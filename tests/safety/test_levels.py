@@ -58,8 +58,8 @@ def test_shipped_packs_are_sound(path: Path) -> None:
         (('"refuse"', '"shout"'), "shout"),
         (("stop = 0.01", "stop = 0.5"), "0.5"),
         (("stop = 0.01", "stop = 1"), "stop"),
-        (("stop = 0.01,", ""), "needs exactly"),
-        (("grey = 0.1,", "grey = 0.1, extra = 1,"), "needs exactly"),
+        (("stop = 0.01,", ""), "needs action, grey, stop"),
+        (("grey = 0.1,", "grey = 0.1, extra = 1,"), "needs action, grey, stop"),
         (("version = 1", "version ="), "name a file"),
     ],
 )

@@ -3,8 +3,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ class Words:
     """A network that knows one word a head."""
 
     id = "words@1"
-    known = tuple("hate insult kill sex hurtme drug spy ignore bad".split())
+    known = tuple("hate insult kill sex hurtme drug spy ignore bad sure".split())
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -49,7 +50,12 @@ def calibration() -> Calibration:
     line = np.tile(np.array([1, 0, 0], dtype=np.float32), (len(HEADS), 1))
     level = np.tile(np.array([0.99, 0.9, 0.5], dtype=np.float32), (len(HEADS), 1))
     rates = np.array([0.0001, 0.01, 0.5], dtype=np.float32)
-    return Calibration({"en": line, "zh": line}, rates, {"en": level, "zh": level})
+    levels = {side: {"en": level, "zh": level} for side in get_args(Side)}
+    return Calibration({"en": line, "zh": line}, rates, levels)
+
+
+#: Gives .36 where the word stands.
+LINE = np.tile(np.array([0.2, 0, -2.2], dtype=np.float32), (len(HEADS), 1))
 
 
 def moderator(scorer: Words | None = None) -> Classifier:
@@ -73,6 +79,61 @@ def test_the_most_severe_action_counts(text: str, action: str, category: str) ->
     (verdict,) = moderator().judge([text], "input")
     assert (verdict.action, verdict.category, verdict.side) == (action, category, "input")
     assert verdict.stops is (action in ("refuse", "crisis"))
+
+
+def test_harm_without_a_name_counts_as_the_likeliest() -> None:
+    """A text that is only unsafe is illicit; beside a named harm that shows, it is that one."""
+
+    class Hint(Words):
+        def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            found = super().__call__(texts)
+            found[:, HEADS.index("hate")] = -1  # .27
+            return found
+
+    (verdict,) = moderator(Hint()).judge(["something bad"], "input")
+    assert (verdict.action, verdict.category) == ("refuse", "hate")
+
+
+def test_an_answer_is_read_behind_its_question() -> None:
+    """What only question and answer together say is found on the output side, and only there."""
+
+    class Pair(Words):
+        def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            found = super().__call__(texts)
+            both = np.array(["steal" in text and "sure" in text for text in texts])
+            found[:, HEADS.index("reply")] = np.where(both, 8, -8)
+            return found
+
+    made = moderator(Pair())
+    told = "All is well here. " * 60 + "Sure, do it."
+    (bad,) = made.judge([told], "output", "Should I steal it?")
+    assert (bad.action, bad.category) == ("block", "illicit")
+    assert "Sure" in told[bad.spans[0].start : bad.spans[0].end]
+    for question in ("", "Should I buy it?"):
+        assert made.judge([told], "output", question)[0].action == "allow"
+    assert made.judge([told], "input", "Should I steal it?")[0].action == "allow"
+
+
+def test_a_probability_below_the_least_stops_nothing(tmp_path: Path) -> None:
+    """However few harmless texts get there, `least` holds."""
+    row = '{ action = "refuse", stop = 0.5, grey = 0.5'
+    for least, stops in (("", False), (", least = 0.2", True)):
+        path = tmp_path / "mine.toml"
+        path.write_text(f"version = 1\n[input]\nhate = {row}{least} }}\n", encoding="utf-8")
+        low = replace(calibration(), lines={k: LINE for k in ("en", "zh")})
+        low.levels["input"]["en"][:] = 0.1
+        made = Classifier(Words(), silent(), low, load(str(path)))
+        (verdict,) = made.judge(["hate"], "input")
+        assert (verdict.stops, verdict.grey) == (stops, not stops)
+
+
+def test_plain_text_is_read_once() -> None:
+    """Case and full-width punctuation make no second view to score."""
+    scorer = Words()
+    moderator(scorer).judge(
+        ["What？ “Yes”，he said。", "今天，天气好吗？", "今天,天气好吗?"], "input"
+    )
+    assert scorer.seen == ['what? "yes",he said。', "今天,天气好吗?"]
 
 
 def test_disguised_text_is_read_too() -> None:
@@ -140,9 +201,9 @@ def test_equal_pieces_are_scored_once() -> None:
 def test_thresholds_lie_between_known_rates() -> None:
     """A rate between two known ones gives a probability between theirs; beyond them, the edge."""
     made = calibration()
-    assert made.threshold("en", 0, 0.01) == pytest.approx(0.9)
-    assert 0.5 < made.threshold("en", 0, 0.1) < 0.9
-    assert made.threshold("en", 0, 1e-7) == pytest.approx(0.99)
+    assert made.threshold("input", "en", 0, 0.01) == pytest.approx(0.9)
+    assert 0.5 < made.threshold("input", "en", 0, 0.1) < 0.9
+    assert made.threshold("input", "en", 0, 1e-7) == pytest.approx(0.99)
 
 
 def test_damaged_weights_are_named(tmp_path: Path) -> None:
@@ -159,7 +220,7 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
         "heads": list(HEADS),
         "lines": {"en": line, "zh": line},
         "rates": [0.1],
-        "levels": {"en": level, "zh": level},
+        "levels": {side: {"en": level, "zh": level} for side in get_args(Side)},
     }
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(values), encoding="utf-8")
