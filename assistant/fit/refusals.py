@@ -28,7 +28,8 @@ from scipy.sparse import csr_matrix
 from assistant import phrases
 from assistant.config import Settings
 from assistant.errors import ConfigError
-from assistant.fit._guard_rows import CONTRAST, read
+from assistant.fit._guard_labels import read
+from assistant.fit._guard_rows import CONTRAST
 from safety._refusals import BUCKETS, NGRAMS, SENTENCES, cues, grams, language_of
 from safety.refusal import GENERIC, OUTPUT, REFUSALS, RESOURCES, crisis_reply
 
