@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 VERDICTS = "verdicts.db"
 #: Passages judged at once: few enough for one deadline of the guard.
 BATCH = 16
+#: Batches between two notes of how far the scan is: each waits for the disk.
+NOTED = 8
 #: Seconds between two looks at what is new, and after a failure.
 LOOK, AGAIN = 1.0, 60.0
 #: In the background: seconds of rest per second of work, because somebody may be asking.
@@ -76,6 +78,7 @@ class Scan:
         self._kept = kept
         self._cut = cut
         self._swept: int | None = None
+        self._batches = 0
         self._stop = threading.Event()
         self._turn = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -85,7 +88,8 @@ class Scan:
         summary: IngestSummary | None = None
         touched: set[str] = set()
         try:
-            at = self._newest()
+            start = self._newest()
+            at: int | None = start
             for event in events:
                 if isinstance(event, IngestSummary):
                     summary = event
@@ -94,7 +98,7 @@ class Scan:
                 report = event.report
                 if report is not None and report.outcome in ("added", "updated"):
                     touched.add(report.source)
-                    at = self._full(at)
+                    at = None if at is None else self._full(at, start)
         finally:
             if isinstance(events, Generator):
                 events.close()
@@ -102,14 +106,16 @@ class Scan:
             return
         self.removed()
         if touched:
-            yield from self._until_newest(at)
+            if at is not None:  # a guard that fails is not asked again, for it may be slow to fail
+                yield from self._until_newest(at, start)
             summary = replace(summary, remarks=(*summary.remarks, *self._found(touched)))
         yield summary
 
     def rest(self) -> Iterator[IngestProgress]:
         """Judge whatever was not judged yet."""
         self.removed()
-        yield from self._until_newest(self._kept.reached())
+        reached = self._kept.reached()
+        yield from self._until_newest(reached, reached)
 
     def removed(self) -> None:
         """Forget the verdicts of documents that are gone."""
@@ -150,25 +156,25 @@ class Scan:
             _failed(error)
             return 0
 
-    def _full(self, at: int) -> int:
-        """Judge one batch after `at`, where there is a whole one; returns the last chunk seen."""
+    def _full(self, at: int, start: int) -> int | None:
+        """Judge one batch after `at`, where there is a whole one.
+
+        Returns the last chunk seen, None where nothing judges or nothing can be read.
+        """
         try:
             until = self._followed.newest()
-            if until - at < BATCH:
-                return at
-            reached = self._batch(at, until)
+            return at if until - at < BATCH else self._batch(at, until, start)
         except RetrievalError as error:
             _failed(error)
-            return at
-        return at if reached is None else reached
+            return None
 
-    def _until_newest(self, at: int) -> Iterator[IngestProgress]:
+    def _until_newest(self, at: int, start: int) -> Iterator[IngestProgress]:
         began = time.monotonic()
         try:
             until = self._followed.newest()
             total, done = self._followed.count(at, until), 0
             while at < until:
-                reached = self._batch(at, until)
+                reached = self._batch(at, until, start)
                 if reached is None:
                     return
                 done = min(total, done + BATCH)
@@ -178,8 +184,11 @@ class Scan:
         except RetrievalError as error:
             _failed(error)
 
-    def _batch(self, at: int, until: int) -> int | None:
-        """Judge the next passages; returns the last chunk seen, None where nothing judges."""
+    def _batch(self, at: int, until: int, start: int) -> int | None:
+        """Judge the next passages; returns the last chunk seen, None where nothing judges.
+
+        `start` is where the run began: all from there up to `at` were seen.
+        """
         with self._turn:
             passages, last = self._followed.passages(at, until, BATCH)
             texts = [seen(p) for p in passages]
@@ -193,7 +202,9 @@ class Scan:
                     innocent(passage, verdict, self._ahead)
             # a document that went meanwhile was swept before its passages were claimed here
             self._kept.release(self._followed.gone({p.chunk.document_id for p in passages}))
-            self._kept.reach(at, last)
+            self._batches += 1
+            if last == until or self._batches % NOTED == 0:
+                self._kept.reach(start, last)
             return last
 
     def _found(self, touched: set[str]) -> list[FileReport]:
@@ -221,10 +232,10 @@ class Scan:
                     self.removed()
                     sequence = now
                 until = self._followed.newest()
-                at = max(at, self._kept.reached())
+                at = start = max(at, self._kept.reached())
                 while at < until and not self._stop.is_set():
                     began = time.monotonic()
-                    reached = self._batch(at, until)
+                    reached = self._batch(at, until, start)
                     if reached is None:
                         wait = AGAIN
                         break

@@ -258,6 +258,18 @@ def test_a_guard_that_fails_fails_no_ingestion(
     assert sum(one.kept.stopped().values()) == 1
 
 
+def test_a_guard_that_fails_is_asked_once_an_ingestion(desk: Open, tmp_path: Path) -> None:
+    """One that fails slowly must not cost its deadline with every document."""
+    many = tmp_path / "many"
+    many.mkdir()
+    for n in range(3 * BATCH):
+        (many / f"{n}.md").write_text(f"# Page {n}\n\nPage {n}.\n", encoding="utf-8")
+    one = desk()
+    one.judge.broken = True
+    assert one.take(many).added == 3 * BATCH
+    assert len(one.judge.asked) == BATCH
+
+
 def test_a_damaged_file_fails_no_ingestion(desk: Open, folder: Path, home: Path) -> None:
     """What lies there is renamed, and everything is judged anew."""
     desk().take(folder)
