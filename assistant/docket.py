@@ -43,6 +43,8 @@ def show(appeal: Appeal, out: Console) -> None:
     _line(out, f"now: {_two(appeal.now)}")
     if appeal.decided[1].endswith(".turns"):
         _line(out, "The decision weighed earlier messages too; here the text stands alone.")
+    if appeal.question:
+        _line(out, f"in answer to: {appeal.question}")
     if appeal.text is None:
         _line(out, "The text of this category is not kept.")
     table = Table("Moderator", "Reading", "Action", "Category", "Score", "Reason")

@@ -51,12 +51,12 @@ WORK = Path(".runs") / "guard"
 PARTS = 4
 #: How often a row of a source is drawn, against a row of weight 1.
 WEIGHTS = {
-    "contrast": 4.0, "contrast-attack": 5.0, "coconot": 3.0, "benign-prompts": 3.0, "bipia": 4.0,
-"jailbreak": 3.0, "advbench": 2.0, "catqa": 3.0, "jade": 1.5, "rtp": 1.5,
-    "surge": 1.5, "cold": 0.5, "jailbench": 0.5, "clinc150": 0.4, "banking77": 0.4,
-    "crosswoz": 0.5, "questions": 0.6, "statement": 3.0, "responses": 2.0, "answers": 0.5,
-    "jade-pairs": 2.0, "diasafety": 0.7, "reviewed": 5.0, "forum": 0.5, "talk": 0.4, "oasst": 0.7,
-    "windows": 0.6,
+    "contrast": 4.0, "contrast-attack": 4.0, "statement": 3.0, "coconot": 5.0, "bipia": 5.0,
+    "benign-prompts": 5.0, "jailbreak": 3.0, "advbench": 3.0, "catqa": 4.0, "harmfulqa": 2.0,
+    "jade": 1.5, "rtp": 1.5, "surge": 1.5, "edos": 0.5, "davidson": 0.5, "cold": 0.5,
+    "jailbench": 0.5, "clinc150": 0.4, "banking77": 0.4, "crosswoz": 0.5, "questions": 0.6,
+    "forum": 0.7, "talk": 0.4, "oasst": 0.7, "windows": 0.7, "responses": 2.0, "answers": 0.5,
+    "jade-pairs": 2.0, "diasafety": 0.7, "reviewed": 5.0,
 }  # fmt: skip
 NONE = np.zeros(0, dtype=np.float32)
 Labels = NDArray[np.int8]
@@ -67,7 +67,7 @@ Matrix = NDArray[np.float64]
 class Plan:
     """How long and how fast. Defaults are what the shipped weights were made with."""
 
-    steps: int = 2400
+    steps: int = 2800
     texts: int = 64
     rank: int = 32
     rate: float = 4e-4
