@@ -43,7 +43,11 @@ from safety.rates import RateReader
 OURS = (AssistantError, RetrievalError, SafetyError, RlhfError)
 
 #: What can be trained, and the package that knows how.
-FITS = {name: p for p in ("retrieval.fit", "assistant.fit") for name in menu.available(p)}
+FITS = {
+    name: package
+    for package in ("retrieval.fit", "assistant.fit", "rlhf.fit")
+    for name in menu.available(package)
+}
 
 LOG_FORMAT = "%(levelname)s %(name)s %(message)s"
 

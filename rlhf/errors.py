@@ -9,7 +9,8 @@ RlhfError
 │   ├── BadRecord            a turn or a feedback contradicts itself
 │   ├── ConflictingRecord    its id is taken by another content
 │   └── UnknownTurn          feedback on a turn that is not in the log, or is someone else's
-└── ExportError              an unknown export format, or a file that cannot be written
+├── ExportError              an unknown export format, or a file that cannot be written
+└── TrainingError            a training file is missing or malformed, or does not fit the rest
 """
 
 from __future__ import annotations
@@ -57,3 +58,7 @@ class UnknownTurn(RecordError):
 
 class ExportError(RlhfError):
     """An unknown export format, or a file that cannot be written."""
+
+
+class TrainingError(RlhfError):
+    """A training file is missing or malformed, or does not fit the rest."""

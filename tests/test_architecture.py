@@ -65,6 +65,8 @@ HEAVY = {
         "retrieval/rerank/*.py",
         "retrieval/fit/*.py",
         "safety/moderator/_causal.py",
+        "rlhf/fit/_network.py",
+        "rlhf/fit/pretrain.py",
     ),
     "sklearn": ("assistant/fit/guard.py", "assistant/fit/_guard_levels.py"),
     "openvino": ("retrieval/embed/_openvino.py",),
@@ -74,6 +76,8 @@ HEAVY = {
         "retrieval/rerank/*.py",
         "retrieval/fit/*.py",
         "safety/moderator/_causal.py",
+        "rlhf/fit/_network.py",
+        "rlhf/fit/pretrain.py",
     ),
     "sentence_transformers": ("retrieval/embed/*.py", "retrieval/rerank/*.py"),
     "peft": ("assistant/policy/local.py",),
@@ -529,5 +533,14 @@ def test_importing_the_assistant_is_light() -> None:
     """`import assistant` loads no heavy library; a backend does when it is chosen."""
     heavy = "{'torch', 'faiss', 'gradio', 'transformers', 'sentence_transformers', 'openai'}"
     code = f"import sys, assistant; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_importing_rlhf_imports_no_trainer() -> None:
+    """`import rlhf` loads nothing of its training stages, nor what they need."""
+    code = (
+        "import sys, rlhf; print([m for m in sys.modules if m.startswith(('rlhf.fit', 'torch'))])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.stdout.strip(), done.stderr) == ("[]", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -65,11 +65,14 @@ class Loop:
         #: Steps done.
         self.step = resume(path, model, self._optimizer)
 
-    def run(self, loss: Callable[[int], Tensor], check: Callable[[], str]) -> Iterator[str]:
+    def run(
+        self, loss: Callable[[int], Tensor | Iterable[Tensor]], check: Callable[[], str]
+    ) -> Iterator[str]:
         """Train to the end; yields lines to show.
 
         Args:
-            loss: of the step with this number.
+            loss: of the step with this number; in parts that add up to it, where the whole step
+                does not fit the memory, each made when the one before it is done with.
             check: a line on held-out data.
         """
         schedule, began, first = self._schedule, time.monotonic(), self.step
@@ -78,12 +81,10 @@ class Loop:
             factor = cosine(self.step, schedule.steps, schedule.warmup)
             for group, rate in zip(self._optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * factor
-            value = loss(self.step)
             self._optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(value)
+            losses.append(_backward(loss(self.step)))
             nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
             self._optimizer.step()
-            losses.append(float(value.detach()))
             self.step += 1
             last = self.step == schedule.steps
             if self.step % schedule.save_every == 0 or last:
@@ -96,3 +97,12 @@ class Loop:
                 losses = []
             if self.step % schedule.check_every == 0 or last:
                 yield f"  {check()}"
+
+
+def _backward(loss: Tensor | Iterable[Tensor]) -> float:
+    """Add up the gradients of all parts; returns their sum."""
+    total = 0.0
+    for part in [loss] if isinstance(loss, Tensor) else loss:
+        torch.autograd.backward(part)
+        total += float(part.detach())
+    return total
