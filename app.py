@@ -90,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("appeal", appeal, "have a safety decision scored again and reviewed")
     sub.add_argument("decision", help="id of the decision, as the refusal shows it")
     sub.add_argument("--text", help="the text it is about, where it was not kept")
+    sub.add_argument("--question", help="what the text answers, where an answer was stopped")
     sub = command("review", review, "list appeals, uphold or overturn one")
     sub.add_argument("what", choices=["list", "uphold", "overturn"])
     sub.add_argument("decision", nargs="?", default="", help="id of the appeal's decision")
@@ -317,7 +318,7 @@ def appeal(options: argparse.Namespace, settings: Settings) -> int:
     """Score a decision again with all moderators, and put it before a reviewer."""
     appeals = Appeals(settings.home / AUDIT, settings.safety)
     guard = build_guard(settings.safety, None, network_of(settings))
-    docket.show(appeals.file(options.decision, guard, options.text), out)
+    docket.show(appeals.file(options.decision, guard, options.text, options.question), out)
     return 0
 
 

@@ -57,6 +57,7 @@ def in_context(unsafe: bool) -> tuple[int, ...]:
 
 
 def row_of(text: str, found: tuple[int, ...], source: str, group: str) -> Row:
+    """A row in the language that the guard would take it for."""
     text = text.strip()
     return Row(text, "zh" if is_chinese(text) else "en", found, source, str(group))
 
