@@ -25,7 +25,8 @@ THERE, ABSENT = 0.5, 0.25
 #: Characters around an instruction that was put into a passage.
 AROUND = 110
 INSERTED = 3
-
+#: Statements that stand together are often alike but for their harm: they are held out together.
+NEAR = 6
 
 REQUEST = ("hate", "harassment", "violence", "sexual", "self_harm", "illicit", "privacy")
 CATQA: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -93,7 +94,8 @@ def contrast(folder: Path) -> Iterator[Row]:
                 found = labels(("self_harm",), ("unsafe",)) if label == "risk" else labels()
                 yield row_of(texts[0], found, "contrast", group)
             elif path.stem.startswith("statements") and {"none", *HEADS} >= set(label.split(",")):
-                yield row_of(texts[0], _stated(label), "statement", group)
+                near = f"{path.stem}:{number // NEAR}"
+                yield row_of(texts[0], _stated(label), "statement", near)
             elif path.stem.startswith("responses"):
                 if label != "comply":  # a request's harm is not told, so nor is that of complying
                     yield row_of(joined(*texts), in_context(False), "responses", group)
