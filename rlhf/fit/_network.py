@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from rlhf.fit.tokenizer import CONTEXT, sign
 
 #: Width, layers, heads, and width of the gated part of a layer.
-WIDTH, LAYERS, HEADS, INNER = 256, 8, 4, 688
+WIDTH, LAYERS, HEADS, INNER = 320, 5, 5, 640
 #: Tokens whose logits are held at once.
 CHUNK = 512
 

@@ -48,7 +48,7 @@ class Plan:
     A step reads `windows` of `context` tokens, `at_once` of them together.
     """
 
-    steps: int = 1000
+    steps: int = 1200
     windows: int = 16
     at_once: int = 4
     context: int = 1024

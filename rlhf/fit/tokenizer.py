@@ -136,7 +136,7 @@ def measured(made: Tokenizer, texts: Sequence[str]) -> str:
 def write(made: Tokenizer, folder: Path) -> None:
     """Write tokenizer.json, tokenizer_config.json and chat_template.jinja."""
     folder.mkdir(parents=True, exist_ok=True)
-    made.save(str(folder / "tokenizer.json"))
+    made.save(str(folder / "tokenizer.json"), pretty=False)
     added = {
         str(made.token_to_id(SPELLINGS[name])): {
             "content": SPELLINGS[name],
