@@ -75,10 +75,13 @@ def lookups(
     dice = random.Random(f"lookup {lang} {seed}")
     for number in range(count):
         chosen = dice.sample(found, min(len(found), dice.randint(2, STRETCHES) + 1))
-        *shown, away = chosen
-        shown = [Stretch(s.heading, _some(s.said, dice)) for s in shown]
+        *whole, away = chosen
+        shown = [Stretch(s.heading, _some(s.said, dice)) for s in whole]
+        # half of what is missing stands beside what is shown: absence must not show by the topic
+        beside = [text for s in whole for text in s.said]
+        missing = beside if dice.random() < 0.5 else away.said
         yield Document(
-            f"lookup:{number}", lang, "lookup", tuple(_parts(shown, away, lang, dice, switch))
+            f"lookup:{number}", lang, "lookup", tuple(_parts(shown, missing, lang, dice, switch))
         )
 
 
@@ -108,7 +111,11 @@ def cloze(text: str, lang: str, dice: random.Random) -> str:
 
 
 def _parts(
-    shown: Sequence[Stretch], away: Stretch, lang: str, dice: random.Random, switch: Switch | None
+    shown: Sequence[Stretch],
+    away: Sequence[str],
+    lang: str,
+    dice: random.Random,
+    switch: Switch | None,
 ) -> Iterator[str]:
     labels = list(range(1, LABELS + 1))
     if dice.random() < 0.5:  # so that late labels are learnt as well as early ones
@@ -126,7 +133,7 @@ def _parts(
             yield Sign(f"s{there[-1][1]}")
             yield text
     known = {text for text, _ in there}
-    missing = [text for text in away.said if text not in known]
+    missing = [text for text in away if text not in known]
     for _ in range(dice.randint(*QUERIES)):
         text, label = dice.choice(there)
         absent = bool(missing) and dice.random() < ABSENT

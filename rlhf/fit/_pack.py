@@ -28,7 +28,7 @@ LOOKUPS = 0.15
 #: Such documents made of held-out text, for checking.
 HELD_LOOKUPS = 64
 #: Changes whenever the same data would be packed otherwise.
-VERSION = 1
+VERSION = 2
 _BATCH = 512
 
 Tokens = NDArray[np.uint16]
