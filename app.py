@@ -67,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, repeatable"
     )
+    _who(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
@@ -74,8 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    command("chat", chat, "open the chat in the browser (the default)")
-    sub = command("ask", ask, "answer one question in the terminal")
+    _who(command("chat", chat, "open the chat in the browser (the default)"))
+    sub = _who(command("ask", ask, "answer one question in the terminal"))
     sub.add_argument("question", nargs="+")
     sub.add_argument("--continue", dest="conversation", metavar="ID", help="go on in this one")
     sub.add_argument("--why", action="store_true", help="show steps and scores")
@@ -116,12 +117,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _who(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Let the policy be named; without a default, which would undo what stood before a command."""
+    said = "who answers: extract, hf:NAME, openai:URL#MODEL or langchain:PROVIDER:MODEL"
+    parser.add_argument("--policy", default=argparse.SUPPRESS, metavar="NAME", help=said)
+    return parser
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 done, 1 failed, 2 misused, 130 interrupted."""
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
     try:
-        settings = load(options.preset, options.config, _pairs(options.set))
+        named = getattr(options, "policy", "")
+        settings = load(options.preset, options.config, _pairs(options.set), named)
         pii.mask_logs(LOG_FORMAT, settings.safety)
         return int(options.run(options, settings))
     except OURS as error:

@@ -32,6 +32,16 @@ from safety.config import SafetySettings
 PRESETS = Path(__file__).resolve().parent.parent / "presets"
 PREFIX = "PLUMBLINE_"
 
+#: The kind before the colon of a policy's short name, its backend, and how it is written.
+POLICY_KINDS = {
+    "hf": ("local", "hf:NAME"),
+    "openai": ("remote", "openai:URL#MODEL"),
+    "langchain": ("langchain", "langchain:PROVIDER:MODEL"),
+}
+POLICY_REMEDY = "write {}, {} or {}, or a policy that needs no more, such as extract".format(
+    *(form for _, form in POLICY_KINDS.values())
+)
+
 
 class PolicySettings(BaseModel):
     """Which policy answers, and how."""
@@ -39,22 +49,28 @@ class PolicySettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backend: str = Field("extract", description="a file of assistant/policy/")
-    model: str = Field("", description="model name or folder (local, remote)")
+    model: str = Field("", description="model name or folder (local, remote, langchain)")
     adapter: str = Field("", description="folder of a LoRA adapter (local)")
-    url: str = Field("", description="base URL of an OpenAI-compatible endpoint (remote)")
+    url: str = Field("", description="base URL of the model's endpoint (remote, langchain)")
     api_key: SecretStr = Field(SecretStr(""), description="key of that endpoint")
     device: str = Field("cpu", description="torch device (local)")
-    dtype: str = Field("float32", description="float32, bfloat16 or float16 (local)")
+    dtype: str = Field("auto", description="auto, float32, bfloat16 or float16 (local)")
     temperature: float = Field(0.0, ge=0, le=2, description="0 = greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus mass")
     max_tokens: int = Field(512, ge=1, le=32_768, description="new tokens per answer")
     context_tokens: int = Field(4096, ge=256, description="prompt and answer together, tokens")
+    cache_tokens: int = Field(
+        8192, ge=0, description="tokens of the last prompt kept read for the next one (local)"
+    )
     seconds: float = Field(120.0, gt=0, description="one whole generation, seconds")
     connect_seconds: float = Field(5.0, gt=0, description="connecting to the endpoint, seconds")
     retries: int = Field(2, ge=0, le=10, description="retries of a retryable endpoint error")
     passages: int = Field(8, ge=1, le=32, description="passages given as evidence")
     unsupported: Literal["drop", "flag"] = Field(
         "drop", description="what happens to a sentence no cited passage supports"
+    )
+    support: Literal["trained", "words"] = Field(
+        "trained", description="how written sentences are checked: trained heads, or words alone"
     )
     quarantine: Literal["cut", "drop"] = Field(
         "cut", description="of a passage with planted instructions: drop them, or all of it"
@@ -71,6 +87,9 @@ class MemorySettings(BaseModel):
 
     window_tokens: int = Field(1200, ge=0, description="history in the prompt, tokens")
     max_turns: int = Field(12, ge=0, description="turns in the prompt at most")
+    summary_tokens: int = Field(
+        160, ge=0, description="summary of the turns before them, tokens; 0 = none"
+    )
 
 
 class ServeSettings(BaseModel):
@@ -123,6 +142,7 @@ def load(
     preset: str = "embedded",
     file: Path | None = None,
     overrides: Mapping[str, str] | None = None,
+    policy: str = "",
 ) -> Settings:
     """Read the settings.
 
@@ -130,10 +150,12 @@ def load(
         preset: name of a file of presets/ (without .toml).
         file: a TOML file of one's own, laid over the preset.
         overrides: dotted keys from the command line, `{"policy.backend": "remote"}`.
+        policy: who answers, in one word as `policy_values` takes it; overrides go before it.
 
     Raises:
         ConfigError: unknown preset, unreadable file, unknown key or a value out of range.
     """
+    overrides = {**(policy_values(policy) if policy else {}), **(overrides or {})}
     values = _read(_preset_path(preset))
     if file is not None:
         _merge(values, _read(file))
@@ -148,6 +170,34 @@ def load(
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
     return settings
+
+
+def policy_values(text: str) -> dict[str, str]:
+    """The settings that one word for a policy stands for.
+
+    `hf:NAME` (a folder or a hub name), `openai:URL#MODEL`, `langchain:PROVIDER:MODEL`, or the name
+    of a policy that needs no more, such as `extract`. All four settings that say who answers are
+    given, so that nothing of another policy's settings remains.
+
+    Raises:
+        ConfigError: a part is missing, or the kind is unknown.
+    """
+    kind, colon, rest = text.strip().partition(":")
+    backend, form = POLICY_KINDS.get(kind, (kind, ""))
+    if not kind or (colon and not form):
+        raise ConfigError(f"policy {text!r} is of no known kind; {POLICY_REMEDY}")
+    if kind in (name for name, _ in POLICY_KINDS.values() if name not in POLICY_KINDS):
+        raise ConfigError(f"policy {text!r} names no model; {POLICY_REMEDY}")
+    url, _, model = rest.partition("#") if kind == "openai" else ("", "", rest)
+    parts = {"openai": (url, model), "langchain": model.partition(":")[::2]}.get(kind, (model,))
+    if form and not all(part.strip() for part in parts):
+        raise ConfigError(f"policy {text!r} is incomplete; write {form}")
+    return {
+        "policy.backend": backend,
+        "policy.model": model,
+        "policy.url": url,
+        "policy.adapter": "",
+    }
 
 
 def _preset_path(name: str) -> Path:

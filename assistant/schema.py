@@ -55,6 +55,18 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer as the engine counts them.
+
+    `cached` of the `prompt` tokens were not read anew; `answer` counts thinking too.
+    """
+
+    prompt: int
+    answer: int
+    cached: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """A piece of a policy's answer.
 
@@ -64,7 +76,8 @@ class Delta:
     `finish` is set on the last piece only: stop, length, or abstain (the policy says that the
     evidence does not answer). `confidence` in [0, 1], on the last piece, is the policy's own
     probability that the evidence answers the question; None where it cannot say.
-    `token_ids` and `logprobs` are the sampled tokens, for the preference log.
+    `token_ids` and `logprobs` are the sampled tokens, for the preference log. `usage`, on the last
+    piece, is what the engine counted; None where it does not say.
     """
 
     text: str
@@ -73,6 +86,7 @@ class Delta:
     confidence: float | None = None
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)

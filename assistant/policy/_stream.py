@@ -2,7 +2,8 @@
 
 `Pieces` never splits a character; `Cleaner` takes out thinking blocks, ends at a stop string and
 recognises the abstain marker, also where these are cut over several pieces. For both the result
-depends on the whole text only, never on how it was cut.
+depends on the whole text only, never on how it was cut. `Length` notices an engine that writes on
+where it should have stopped.
 """
 
 from __future__ import annotations
@@ -14,7 +15,15 @@ from typing import Literal
 from assistant.prompt import ABSTAIN
 from assistant.schema import Sampling
 
-THINK, UNTHINK = "<think>", "</think>"
+#: How models open and close what they think before they answer.
+THINKING = {
+    "<think>": "</think>",
+    "<thinking>": "</thinking>",
+    "<reasoning>": "</reasoning>",
+    "[THINK]": "[/THINK]",
+}
+#: The longest token of common vocabularies is a run of white space about this long, characters.
+_TOKEN_CHARACTERS = 64
 #: A greedy policy has no second answer, so variants are sampled at this temperature.
 VARIANT_TEMPERATURE = 0.8
 
@@ -62,17 +71,41 @@ class Pieces:
         return text[len(before) :]
 
 
+class Length:
+    """Counts what comes from an engine whose tokens cannot be seen.
+
+    A piece holds a token at least, so more pieces than tokens were asked for are too many; so is
+    text that no vocabulary could write in so few.
+    """
+
+    def __init__(self, max_tokens: int) -> None:
+        self._pieces = max_tokens
+        self._characters = max_tokens * _TOKEN_CHARACTERS
+
+    def over(self, piece: str) -> bool:
+        """Count a piece, thinking included; True once it is beyond what was asked for."""
+        self._pieces -= bool(piece)
+        self._characters -= len(piece)
+        return self._pieces < 0 or self._characters < 0
+
+
+def unclosed(text: str) -> str:
+    """The tag that closes the thinking block which the end of a prompt has opened, "" for none."""
+    ends = (close for tag, close in THINKING.items() if text.rstrip().endswith(tag))
+    return next(ends, "")
+
+
 class Cleaner:
     """Raw text in, text to show out.
 
     Args:
         stop: strings that end the answer and are not part of it; empty ones are ignored.
-        thinking: the prompt has opened a thinking block already.
+        closing: the tag that ends the thinking block which the prompt has opened already.
     """
 
-    def __init__(self, stop: Sequence[str] = (), thinking: bool = False) -> None:
+    def __init__(self, stop: Sequence[str] = (), closing: str = "") -> None:
         self._stop = tuple(s for s in stop if s)
-        self._thinking = thinking
+        self._closing = closing  # "" outside of thinking blocks
         self._raw = ""  # may still turn out to be a tag
         self._shown = ""  # may still turn out to be the marker or a stop string
         self._begun = False
@@ -91,7 +124,7 @@ class Cleaner:
         """Return what was held back; the input is over."""
         if self.ended:
             return ""
-        if not self._thinking:
+        if not self._closing:
             self._shown += self._raw
         self._raw = ""
         return self._release(final=True)
@@ -99,18 +132,22 @@ class Cleaner:
     def _unthink(self) -> str:
         """Take from `_raw` what is certainly outside of thinking blocks and no part of a tag."""
         out = ""
-        while True:
-            tag = UNTHINK if self._thinking else THINK
-            before, found, after = self._raw.partition(tag)
-            if not found:
-                break
-            out += "" if self._thinking else before
-            self._raw, self._thinking = after, not self._thinking
-        keep = _overlap(self._raw, (tag,))
-        if not self._thinking:
+        while tag := self._next_tag():
+            before, _, self._raw = self._raw.partition(tag)
+            out += "" if self._closing else before
+            self._closing = "" if self._closing else THINKING[tag]
+        keep = _overlap(self._raw, (self._closing,) if self._closing else tuple(THINKING))
+        if not self._closing:
             out += self._raw[: len(self._raw) - keep]
         self._raw = self._raw[len(self._raw) - keep :]
         return out
+
+    def _next_tag(self) -> str:
+        """The first tag in `_raw` that changes anything, "" for none."""
+        if self._closing:
+            return self._closing if self._closing in self._raw else ""
+        found = [(at, tag) for tag in THINKING if (at := self._raw.find(tag)) >= 0]
+        return min(found)[1] if found else ""
 
     def _release(self, final: bool) -> str:
         if not self._begun:

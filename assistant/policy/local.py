@@ -6,6 +6,7 @@ never run. `policy.adapter` is the folder of a LoRA adapter laid over it.
 
 The token loop is our own: it stops between two tokens, and its log-probs are those of the very
 distribution the tokens were drawn from (after temperature and top-p; the plain ones when greedy).
+What the last prompt and this one begin with in common is not read again.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ import inspect
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from jinja2 import TemplateError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -33,10 +34,13 @@ from assistant.errors import (
     PolicyRefused,
     PolicyUnavailable,
 )
+from assistant.policy._chat import encode as encode
+from assistant.policy._chat import without_oldest
 from assistant.policy._checkpoint import check, find, revision
-from assistant.policy._stream import THINK, Cleaner, Pieces, resolve
+from assistant.policy._prefix import Prefix
+from assistant.policy._stream import Cleaner, Pieces, resolve, unclosed
 from assistant.policy.base import Policy, Resources
-from assistant.schema import Delta, Message, PolicyCard, Prompt, Sampling
+from assistant.schema import Delta, Message, PolicyCard, Prompt, Sampling, Usage
 
 try:
     import peft
@@ -50,41 +54,13 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+#: Half precision where the device is made for it: bfloat16 on a graphics card, else float32.
+AUTO = "auto"
 #: Room an answer needs at least, tokens; with less the prompt counts as too long.
 MIN_ANSWER = 64
 #: What ends an answer where the tokenizer has no chat template (see `encode`).
 PLAIN_STOP = ("\nUser:", "\nSystem:")
 _GREEDY_BELOW = 1e-5
-
-
-def encode(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """Token ids of a prompt that asks for the next assistant message; training encodes alike.
-
-    The tokenizer's chat template is used, thinking switched off where it can be. Control tokens
-    that stand in a message are encoded as plain text, so a message cannot pose as another role.
-    A template without a system role gets the system text before the first user message.
-
-    A tokenizer without a template gets `System: …`, `User: …`, `Assistant: …`, parted by blank
-    lines and ending in `Assistant:`.
-
-    Raises:
-        PolicyRefused: the template rejects the messages.
-    """
-    if not tokenizer.chat_template:
-        lines = [f"{m.role.capitalize()}: {m.text}" for m in messages]
-        text = "\n\n".join([*lines, "Assistant:"])
-        plain = tokenizer(text, verbose=False, split_special_tokens=True)
-        return list(plain["input_ids"])
-    merged = _merge_system(messages)
-    try:
-        return _templated(tokenizer, messages)
-    except (TemplateError, ValueError) as error:
-        if len(merged) == len(messages):
-            raise _unrenderable(error) from error
-    try:
-        return _templated(tokenizer, merged)
-    except (TemplateError, ValueError) as error:
-        raise _unrenderable(error) from error
 
 
 class LocalPolicy:
@@ -95,14 +71,19 @@ class LocalPolicy:
         tokenizer: its tokenizer.
         card: who this is.
         context: prompt and answer together, tokens.
+        cached: tokens of a prompt and its answer that stay read for the next prompt. Leave it 0
+            where the weights may change between two prompts.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, card: PolicyCard, context: int) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, card: PolicyCard, context: int, cached: int = 0
+    ) -> None:
         self.card = card
         self._model = model
         self._tokenizer = tokenizer
         self._context = context
         self._lock = threading.Lock()
+        self._prefix = Prefix(cached)
         self._ends = _end_ids(model, tokenizer)
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         known = inspect.signature(base.forward).parameters
@@ -136,31 +117,35 @@ class LocalPolicy:
     def close(self) -> None:
         """Let go of the weights; a generation that is under way ends with an error."""
         self._model = None  # no lock: a reader who left without closing may hold it
+        self._prefix = Prefix(0)
 
     def _answer(
         self, messages: Sequence[Message], sampling: Sampling, deadline: float
     ) -> Iterator[Delta]:
         ids, limit = self._fit(messages, sampling.max_tokens)
-        opened = self._tokenizer.decode(ids[-8:]).rstrip().endswith(THINK)
+        opened = unclosed(self._tokenizer.decode(ids[-8:]))
         stop = sampling.stop if self._tokenizer.chat_template else (*sampling.stop, *PLAIN_STOP)
-        cleaner, pieces = Cleaner(stop, thinking=opened), Pieces(self._decode)
+        cleaner, pieces = Cleaner(stop, opened), Pieces(self._decode)
         tokens: list[int] = []
         logprobs: list[float] = []
-        finish, text = "length", ""
-        for token, logprob in self._tokens(ids, limit, sampling):
-            tokens.append(token)
-            logprobs.append(logprob)
-            if token in self._ends:
-                finish = "stop"
-                break
-            text = cleaner.feed(pieces.feed(token))
-            if cleaner.ended:
-                break
-            if text:
-                yield Delta(text, token_ids=tuple(tokens), logprobs=tuple(logprobs))
-                tokens, logprobs, text = [], [], ""
-            if time.monotonic() >= deadline:
-                break
+        finish, text, drawn = "length", "", 0
+        known = self._prefix.take(ids)
+        with closing(self._tokens(ids, known, limit, sampling)) as source:
+            for token, logprob in source:
+                drawn += 1
+                tokens.append(token)
+                logprobs.append(logprob)
+                if token in self._ends:
+                    finish = "stop"
+                    break
+                text = cleaner.feed(pieces.feed(token))
+                if cleaner.ended:
+                    break
+                if text:
+                    yield Delta(text, token_ids=tuple(tokens), logprobs=tuple(logprobs))
+                    tokens, logprobs, text = [], [], ""
+                if time.monotonic() >= deadline:
+                    break
         if not cleaner.ended:
             text = cleaner.feed(pieces.finish())
             text += cleaner.finish()
@@ -169,6 +154,7 @@ class LocalPolicy:
             finish=cleaner.ended or ("stop" if finish == "stop" else "length"),
             token_ids=tuple(tokens),
             logprobs=tuple(logprobs),
+            usage=Usage(len(ids), drawn, known[1]),
         )
 
     def _fit(self, messages: Sequence[Message], wanted: int) -> tuple[list[int], int]:
@@ -176,7 +162,7 @@ class LocalPolicy:
         kept = list(messages)
         while True:
             ids = encode(self._tokenizer, kept)
-            shorter = _without_oldest(kept)
+            shorter = without_oldest(kept)
             if len(ids) + wanted <= self._context or shorter is None:
                 break
             kept = shorter
@@ -192,18 +178,29 @@ class LocalPolicy:
         return ids, min(wanted, room)
 
     def _tokens(
-        self, ids: list[int], limit: int, sampling: Sampling
-    ) -> Iterator[tuple[int, float]]:
-        """Sample up to `limit` tokens; each with its log-prob. The end token is one of them."""
+        self, ids: list[int], known: tuple[Any, int], limit: int, sampling: Sampling
+    ) -> Generator[tuple[int, float]]:
+        """Sample up to `limit` tokens; each with its log-prob. The end token is one of them.
+
+        `known` is a cache and how many of the prompt's tokens it holds; it is kept afterwards for
+        the next prompt, with what was read here, unless the network failed.
+        """
         # on the CPU, so that a seed means the same on every device
         generator = torch.Generator().manual_seed(sampling.seed)
-        history, feed, cache = list(ids), list(ids), None
-        for _ in range(limit):
-            logits, cache = self._forward(feed, cache)
-            token, logprob = draw(logits, sampling.temperature, sampling.top_p, generator)
-            yield token, logprob
-            history.append(token)
-            feed = history if cache is None else [token]
+        cache, read = known
+        history, feed, whole = list(ids), ids[read:], False
+        try:
+            for _ in range(limit):
+                whole = False
+                logits, cache = self._forward(feed, cache)
+                whole, read = True, len(history)
+                token, logprob = draw(logits, sampling.temperature, sampling.top_p, generator)
+                yield token, logprob
+                history.append(token)
+                feed = history if cache is None else [token]
+        finally:
+            if whole:
+                self._prefix.keep(history[:read], cache)
 
     def _forward(self, feed: list[int], cache: Any) -> tuple[torch.Tensor, Any]:
         """Logits of the next token, (vocabulary,) float32 on the CPU, and the grown cache."""
@@ -279,8 +276,8 @@ def build(options: PolicySettings, resources: Resources) -> Policy:
     """
     if not options.model:
         raise ConfigError("policy.backend = local needs policy.model: a folder or a hub name")
-    if options.dtype not in DTYPES:
-        raise ConfigError(f"no dtype {options.dtype!r}; there are: {', '.join(DTYPES)}")
+    if options.dtype not in (AUTO, *DTYPES):
+        raise ConfigError(f"no dtype {options.dtype!r}; there are: {AUTO}, {', '.join(DTYPES)}")
     if options.adapter and peft is None:
         raise BackendMissing("policy.adapter needs 'peft'; install plumbline[adapters]")
     folder = find(options.model)
@@ -290,7 +287,8 @@ def build(options: PolicySettings, resources: Resources) -> Policy:
         if not adapter.is_dir():
             raise ModelNotFound(f"no adapter folder {adapter}; check policy.adapter")
         check(adapter, "adapter")
-    model, tokenizer = _load(folder, adapter, options)
+    dtype = _auto(options.device) if options.dtype == AUTO else options.dtype
+    model, tokenizer = _load(folder, adapter, dtype, options.device)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     card = PolicyCard(
         name="local",
@@ -298,15 +296,20 @@ def build(options: PolicySettings, resources: Resources) -> Policy:
         revision=revision(folder),
         adapter=f"{adapter.name}@{revision(adapter)[:12]}" if adapter else "",
         engine=f"transformers {transformers.__version__}",
-        dtype=options.dtype,
+        dtype=dtype,
     )
     logger.info("model loaded model=%s revision=%s", card.model, card.revision[:12])
-    return LocalPolicy(
-        model, tokenizer, card, min(options.context_tokens, longest or options.context_tokens)
-    )
+    context = min(options.context_tokens, longest or options.context_tokens)
+    return LocalPolicy(model, tokenizer, card, context, options.cache_tokens)
 
 
-def _load(folder: Path, adapter: Path | None, options: PolicySettings) -> tuple[Any, Any]:
+def _auto(device: str) -> str:
+    there = device.startswith("cuda") and torch.cuda.is_available()
+    fits = there and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if fits else "float32"
+
+
+def _load(folder: Path, adapter: Path | None, dtype: str, device: str) -> tuple[Any, Any]:
     safe = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(folder, **safe)
@@ -314,7 +317,7 @@ def _load(folder: Path, adapter: Path | None, options: PolicySettings) -> tuple[
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
-            dtype=DTYPES[options.dtype],
+            dtype=DTYPES[dtype],
             use_safetensors=True,
             output_loading_info=True,
             **safe,
@@ -330,10 +333,21 @@ def _load(folder: Path, adapter: Path | None, options: PolicySettings) -> tuple[
             f"{folder} lacks {len(lacking)} weights, {lacking[0]} first; it is damaged or another "
             "architecture's"
         )
+    _match(model, tokenizer, folder)
     try:
-        return model.to(torch.device(options.device)).eval(), tokenizer
+        return model.to(torch.device(device)).eval(), tokenizer
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        raise ConfigError(f"cannot use policy.device = {options.device!r}: {error}") from error
+        raise ConfigError(f"cannot use policy.device = {device!r}: {error}") from error
+
+
+def _match(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Refuse another model's tokenizer, where it shows: it knows tokens that the model does not."""
+    read = model.get_input_embeddings().weight.shape[0]
+    if tokenizer.vocab_size > read:  # without added tokens, of which some are never used
+        raise ModelNotFound(
+            f"the tokenizer in {folder} has {tokenizer.vocab_size} tokens and the model {read}; "
+            "they are not of one model, get the model's own tokenizer files"
+        )
 
 
 def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -346,35 +360,3 @@ def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
         if found is not None:
             ends.update([found] if isinstance(found, int) else found)
     return frozenset(ends)
-
-
-def _templated(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    ids = tokenizer.apply_chat_template(
-        [{"role": m.role, "content": m.text} for m in messages],
-        add_generation_prompt=True,
-        return_dict=False,
-        sanitize_control_tokens=True,
-        enable_thinking=False,
-    )
-    return list(ids)
-
-
-def _merge_system(messages: Sequence[Message]) -> list[Message]:
-    if len(messages) > 1 and messages[0].role == "system" and messages[1].role == "user":
-        return [Message("user", f"{messages[0].text}\n\n{messages[1].text}"), *messages[2:]]
-    return list(messages)
-
-
-def _unrenderable(error: Exception) -> PolicyRefused:
-    return PolicyRefused(f"the model's chat template rejects the prompt: {error}")
-
-
-def _without_oldest(messages: list[Message]) -> list[Message] | None:
-    """Drop the oldest question with its answer; None where only system and last user are left."""
-    start = 1 if messages and messages[0].role == "system" else 0
-    end = start + 1
-    while end < len(messages) - 1 and messages[end].role == "assistant":
-        end += 1
-    if end >= len(messages):
-        return None
-    return [*messages[:start], *messages[end:]]

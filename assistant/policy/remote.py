@@ -24,9 +24,9 @@ from openai.types.chat import ChatCompletionChunk
 
 from assistant.config import PolicySettings
 from assistant.errors import ConfigError, PolicyError, PolicyRefused, PolicyUnavailable
-from assistant.policy._stream import Cleaner, resolve
+from assistant.policy._stream import Cleaner, Length, resolve
 from assistant.policy.base import Policy, Resources
-from assistant.schema import Delta, PolicyCard, Prompt, Sampling
+from assistant.schema import Delta, PolicyCard, Prompt, Sampling, Usage
 from retrieval.text import count_tokens
 
 logger = logging.getLogger(__name__)
@@ -93,17 +93,21 @@ class RemotePolicy:
         sampling = resolve(sampling)
         deadline = time.monotonic() + sampling.seconds
         stream = self._open(prompt, sampling, deadline)
-        cleaner = Cleaner(sampling.stop)
+        cleaner, length = Cleaner(sampling.stop), Length(sampling.max_tokens)
         shown = False
         try:
             with self._watched(stream, deadline) as late:
-                for text, finish in self._pieces(stream, late):
+                for text, finish, usage in self._pieces(stream, late):
+                    if length.over(text):  # the limit was ignored
+                        yield Delta(cleaner.finish(), finish=cleaner.ended or "length")
+                        return
                     clean = cleaner.feed(text)
                     if cleaner.ended:
                         yield Delta(clean, finish=cleaner.ended)
                         return
                     if finish:
-                        yield Delta(clean + cleaner.finish(), finish=cleaner.ended or finish)
+                        clean += cleaner.finish()
+                        yield Delta(clean, finish=cleaner.ended or finish, usage=usage)
                         return
                     if clean:
                         shown = True
@@ -188,8 +192,8 @@ class RemotePolicy:
 
     def _pieces(
         self, stream: openai.Stream[ChatCompletionChunk], late: threading.Event
-    ) -> Iterator[tuple[str, Literal["", "stop", "length", "abstain"]]]:
-        """Text and finish of each chunk; ends without a finish where the stream does."""
+    ) -> Iterator[tuple[str, Literal["", "stop", "length", "abstain"], Usage | None]]:
+        """Text, finish and usage of each chunk; ends without a finish where the stream does."""
         failure: PolicyError
         try:
             for chunk in stream:
@@ -198,17 +202,19 @@ class RemotePolicy:
                     if late.is_set():
                         return
                     continue  # usage, or a keep-alive
-                delta = choices[0].delta
+                delta, usage = choices[0].delta, _usage(chunk.usage)
                 text = (delta.content if delta is not None else None) or ""
+                if not isinstance(text, str):  # the library does not check what it reads
+                    raise TypeError("the text of a chunk is no text")
                 reason = choices[0].finish_reason
                 if delta is not None and delta.refusal:
-                    yield "", "abstain"
+                    yield "", "abstain", usage
                 elif reason == "content_filter":
                     raise PolicyRefused("the endpoint's content filter stopped the answer")
                 elif reason:
-                    yield text, "length" if reason == "length" else "stop"
+                    yield text, "length" if reason == "length" else "stop", usage
                 else:
-                    yield text, ""
+                    yield text, "", usage
             return
         except openai.APIConnectionError as error:
             failure = self._unreachable(error)
@@ -216,7 +222,14 @@ class RemotePolicy:
             failure = PolicyUnavailable(
                 f"the endpoint {self._options.url} broke off: {self._quote(error)}"
             )
-        except (openai.OpenAIError, httpx2.HTTPError, ValueError, AttributeError) as error:
+        except (
+            openai.OpenAIError,
+            httpx2.HTTPError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+        ) as error:
             failure = self._broken(error)
         if not late.is_set():
             raise failure
@@ -314,6 +327,17 @@ def build(options: PolicySettings, resources: Resources) -> Policy:
     if address.username or address.password or address.query or address.fragment:
         raise ConfigError("policy.url must hold no user, password or query; use policy.api_key")
     return RemotePolicy(options)
+
+
+def _usage(given: Any) -> Usage | None:
+    """What an endpoint says it counted, where that makes sense."""
+    details = getattr(given, "prompt_tokens_details", None)
+    prompt = getattr(given, "prompt_tokens", None)
+    answer = getattr(given, "completion_tokens", None)
+    cached = getattr(details, "cached_tokens", None) or 0
+    if isinstance(prompt, int) and isinstance(answer, int) and isinstance(cached, int):
+        return Usage(prompt, answer, cached)
+    return None
 
 
 def _backoff(attempt: int) -> float:

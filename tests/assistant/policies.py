@@ -19,8 +19,9 @@ from transformers import (
 )
 
 from assistant.config import PolicySettings
+from assistant.policy._chat import encode
 from assistant.policy.base import Policy, Resources
-from assistant.policy.local import build, encode
+from assistant.policy.local import build
 from assistant.prompt import render
 from assistant.schema import Delta, Message, Prompt, Sampling
 from retrieval.embed.base import Embedder, Kind, Vectors

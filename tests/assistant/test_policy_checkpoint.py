@@ -107,6 +107,46 @@ def test_a_damaged_checkpoint_is_named(
         load(path)
 
 
+def test_another_models_tokenizer_is_noticed(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A tokenizer with tokens that the model does not know is refused before any question."""
+    path = tmp_path / "mixed"
+    path.mkdir()
+    for source in folders["llama"].iterdir():
+        (path / source.name).write_bytes(source.read_bytes())
+    larger = make_tokenizer()
+    larger.add_tokens([f"word{n}" for n in range(50)])
+    found = json.loads((path / "tokenizer.json").read_text())
+    words = found["model"]["vocab"]
+    words.update({f"word{n}": len(larger) + n for n in range(50)})
+    (path / "tokenizer.json").write_text(json.dumps(found))
+    with pytest.raises(ModelNotFound, match=r"tokenizer in .* and the model"):
+        load(path)
+
+
+def test_a_checkpoint_without_a_tokenizer_is_named(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Weights alone are no policy."""
+    path = tmp_path / "bare"
+    path.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (path / name).write_bytes((folders["llama"] / name).read_bytes())
+    with pytest.raises(ModelNotFound, match="bare"):
+        load(path)
+
+
+def test_pickled_weights_are_not_read(folders: dict[str, Path], tmp_path: Path) -> None:
+    """A folder with a pickle beside its configuration is refused by name, unopened."""
+    path = tmp_path / "pickled"
+    path.mkdir()
+    for source in folders["llama"].iterdir():
+        if source.suffix != ".safetensors":
+            (path / source.name).write_bytes(source.read_bytes())
+    (path / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    with pytest.raises(ModelNotFound, match="pickled weights are not read"):
+        load(path)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -121,6 +161,11 @@ def test_a_wrong_setting_is_named(
     """Dtype, device and model are checked when the policy is built."""
     with pytest.raises(ConfigError, match=message):
         load(settings.pop("model", folders["llama"]), **settings)
+
+
+def test_a_processor_without_half_precision_gets_none(folders: dict[str, Path]) -> None:
+    """Left to itself, the dtype is the device's: float32 where there is no graphics card."""
+    assert load(folders["llama"]).card.dtype == "float32"
 
 
 def test_bfloat16_answers(folders: dict[str, Path]) -> None:

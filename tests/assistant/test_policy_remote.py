@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from assistant.errors import ConfigError, PolicyRefused
 from assistant.prompt import ABSTAIN
-from assistant.schema import Delta
+from assistant.schema import Delta, Usage
 from retrieval.text import count_tokens
 from tests.assistant.endpoint import KEY, Handler, Serve, connect, failing, saying, serving, shell
 from tests.assistant.policies import ask, run, said
@@ -154,6 +155,37 @@ def test_odd_chunks_are_passed_over(serve: Serve) -> None:
 
     deltas = run(connect(serve(act)), ask())
     assert (said(deltas), deltas[-1].finish) == ("a", "stop")
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        ({"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}, Usage(9, 2)),
+        (
+            {
+                "prompt_tokens": 9,
+                "completion_tokens": 2,
+                "total_tokens": 11,
+                "prompt_tokens_details": {"cached_tokens": 8},
+            },
+            Usage(9, 2, 8),
+        ),
+        ({"total_tokens": 11}, None),
+        ({"prompt_tokens": "many", "completion_tokens": 2}, None),
+    ],
+)
+def test_what_the_endpoint_counted_is_kept(
+    serve: Serve, usage: dict[str, Any], expected: Usage | None
+) -> None:
+    """Token counts that come with the finish stand on the last delta; nonsense does not."""
+
+    def act(handler: Handler) -> None:
+        handler.start()
+        handler.chunk("a")
+        done = {"index": 0, "delta": {}, "finish_reason": "stop"}
+        handler.line(json.dumps(shell([done], usage=usage)))
+
+    assert run(connect(serve(act)), ask())[-1] == Delta("", finish="stop", usage=expected)
 
 
 def test_a_missing_done_after_the_finish_is_fine(serve: Serve) -> None:

@@ -176,6 +176,22 @@ def test_closing_closes_the_connection(serve: Serve) -> None:
     assert end.gone.wait(5)
 
 
+def test_an_endpoint_that_ignores_the_limit_is_stopped(serve: Serve) -> None:
+    """One that writes on past max_tokens is cut off there, and the answer is said to be cut."""
+
+    def act(handler: Handler) -> None:
+        handler.start()
+        while not handler.endpoint.release.wait(0.001):
+            handler.chunk("word ")
+
+    end = serve(act)
+    before = time.monotonic()
+    deltas = run(connect(end), ask(), max_tokens=5, seconds=20)
+    assert (said(deltas), deltas[-1].finish) == ("word " * 5, "length")
+    assert end.gone.wait(5)
+    assert time.monotonic() - before < 10
+
+
 def broken(*lines: str) -> Act:
     """Begin well and go on with the given lines."""
 
@@ -197,6 +213,10 @@ def broken(*lines: str) -> Act:
         (broken("[1]"), "mid-answer|no chat completion stream"),
         (broken(json.dumps({"error": {"message": f"overloaded {KEY}"}})), "overloaded"),
         (broken('{"choices": [7]}'), "no chat completion stream"),
+        (broken('{"choices": 7}'), "no chat completion stream"),
+        (broken('{"choices": [{"delta": {"content": {"a": 1}}}]}'), "no chat completion stream"),
+        (broken('{"choices": [{"delta": 7}]}'), "no chat completion stream"),
+        (broken('{"choices": {"a": 1}}'), "no chat completion stream"),
     ],
 )
 def test_a_broken_stream_is_unavailable(serve: Serve, act: Act, message: str) -> None:

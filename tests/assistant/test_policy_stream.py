@@ -1,19 +1,19 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from assistant.policy._stream import Cleaner, Pieces
+from assistant.policy._stream import THINKING, Cleaner, Length, Pieces, unclosed
 from assistant.prompt import ABSTAIN
 
-PARTS = st.sampled_from(
-    ["<think>", "</think>", ABSTAIN, "[[no", "STOP", "ST", "<", " ", "\n", "北京", "a", "]]", "<th"]
-)
+SIGNS = ("[[no", "STOP", "ST", "<", "[", " ", "\n", "北京", "a", "]]", "<th")
+PARTS = st.sampled_from((*THINKING, *THINKING.values(), ABSTAIN, *SIGNS))
 
 
 def clean(pieces: list[str], stop: tuple[str, ...], thinking: bool) -> tuple[str, str]:
     """Feed pieces as a policy does; the text shown and how it ended."""
-    cleaner, out = Cleaner(stop, thinking), ""
+    cleaner, out = Cleaner(stop, "</think>" if thinking else ""), ""
     for piece in pieces:
         out += cleaner.feed(piece)
         if cleaner.ended:
@@ -38,7 +38,7 @@ def test_how_a_text_is_cut_does_not_matter(
 @given(st.text(max_size=30))
 def test_plain_text_passes(text: str) -> None:
     """Text without tag, marker or stop string comes out whole but for leading space."""
-    if ABSTAIN not in text and "think>" not in text:
+    if ABSTAIN not in text and not any(tag in text for tag in THINKING):
         assert clean(list(text), (), False) == (text.lstrip(), "")
 
 
@@ -68,3 +68,21 @@ def test_pieces_rejoin(text: str) -> None:
     assert "".join([*out, pieces.finish()]) == text
     if "\ufffd" not in text:
         assert all("\ufffd" not in piece for piece in out)
+
+
+@pytest.mark.parametrize(("tag", "closing"), THINKING.items())
+def test_every_way_of_thinking_is_left_out(tag: str, closing: str) -> None:
+    """Blocks of all kinds go, wherever they are cut; a tag of another kind does not end one."""
+    other = next(c for c in THINKING.values() if c != closing)
+    text = f"One. {tag}hm {other} hm{closing}Two."
+    assert clean(list(text), (), False) == clean([text], (), False) == ("One. Two.", "")
+    assert unclosed(f"Question {tag}\n") == closing
+    assert unclosed(f"Question {tag} hm") == ""
+
+
+def test_more_than_was_asked_for_is_noticed() -> None:
+    """As many pieces as tokens are fine, empty ones are none; more of them, or long ones, not."""
+    length = Length(3)
+    assert [length.over(piece) for piece in ("a", "", "b", "c", "", "d")] == [False] * 5 + [True]
+    assert not Length(3).over("two or three words in one piece")
+    assert Length(3).over("word " * 100)
