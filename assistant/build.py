@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from assistant import support
 from assistant.config import Settings
 from assistant.dialogue import Assistant, OnFeedback, OnTurn
-from assistant.errors import BackendMissing
+from assistant.errors import BackendMissing, ModelNotFound
 from assistant.memory import Memory
 from assistant.policy.base import Policy, Resources
 from assistant.scan import VERDICTS, Scan, follow
@@ -56,7 +59,8 @@ def build_assistant(
     follow(knowledge, guard, cut=settings.policy.quarantine == "cut")
     memory = Memory(home / "conversations.db")
     policy = build_policy(settings, knowledge)
-    return Assistant(settings, knowledge, guard, policy, memory, on_turn, on_feedback)
+    supporter = supporter_of(settings) if getattr(policy, "writes", True) else None
+    return Assistant(settings, knowledge, guard, policy, memory, on_turn, on_feedback, supporter)
 
 
 def build_knowledge(settings: Settings) -> tuple[KnowledgeBase, Scan | None]:
@@ -88,6 +92,33 @@ def network_of(settings: Settings) -> LoadNetwork:
             raise ModelUnusable(str(error)) from error
 
     return load
+
+
+def supporter_of(settings: Settings, folder: Path = support.WEIGHTS) -> support.Supporter | None:
+    """The trained half of the support check; None where the settings or a lack of weights say so.
+
+    Raises:
+        ModelNotFound: there are weights, and they cannot be used.
+    """
+    if settings.policy.support == "words":
+        return None
+    path = folder / support.NETWORK.name
+    if not path.exists():
+        logger.warning(
+            "no weights at %s: what a policy writes is checked by its words alone; take models/ "
+            "from the repository, or run `train support`",
+            path,
+        )
+        return None
+    own = settings.retrieval.embed
+    try:
+        scorer = heads.load(path, runtime=own.runtime, device=own.device, dtype=own.dtype)
+    except (RetrievalError, SafetensorError, OSError, KeyError, ValueError) as error:
+        raise ModelNotFound(
+            f"the support check's weights {path} cannot be used: {error}; take models/ from the "
+            "repository, or set policy.support to words"
+        ) from error
+    return support.build(scorer, folder)
 
 
 def build_policy(settings: Settings, knowledge: KnowledgeBase) -> Policy:

@@ -36,6 +36,7 @@ from assistant.schema import (
     TurnRecord,
 )
 from assistant.steps import Parts, State
+from assistant.support import Supporter
 from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import IndexStatus, IngestProgress, IngestSummary
 from safety import Guard
@@ -68,9 +69,10 @@ class Assistant:
         memory: Memory,
         on_turn: OnTurn | None = None,
         on_feedback: OnFeedback | None = None,
+        supporter: Supporter | None = None,
     ) -> None:
         self.settings = settings
-        self._parts = Parts(settings, knowledge, guard, policy, memory)
+        self._parts = Parts(settings, knowledge, guard, policy, memory, supporter)
         self._knowledge = knowledge
         self._memory = memory
         self._on_turn = on_turn

@@ -1,28 +1,31 @@
 """Every sentence of an answer is supported by a passage it cites, or it does not leave.
 
 A quote is checked by position: the words must stand in the passage. A sentence a policy wrote
-itself is checked by its words: its numbers must all stand in the cited passage, and most of its
-content words (by how much they say) in a sentence of it or two neighbouring ones, and it must deny
-where that does. Where sentence and passage are in different languages only numbers can be compared;
-the sentence then counts as unchecked. A citation that names no passage is dropped.
+itself is checked twice, and both checks must agree. Its numbers and names must all stand in the
+cited passage (`assistant.figures`), and the trained heads (`assistant.support`) must find that the
+passage says so; the citation then shows the sentence that does. Where there are no heads, words are
+compared in their place: most content words (by how much they say) must stand in a sentence of the
+passage or two neighbouring ones, which must deny where the sentence does; where the two are in
+different languages only numbers and names can be compared, and the sentence counts as unchecked.
+A citation that names no passage is dropped.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
+from assistant.checking import SUPPORT, Checked, Rarity, Support, check
 from assistant.schema import Citation, Delta
+from assistant.support import Supporter
 from retrieval.evidence import disagrees
 from retrieval.schema import Chunk, Passage
-from retrieval.text import is_han, is_stop, language, sentences, terms
+from retrieval.text import sentences
 
-#: Share of a sentence's weighted content words that its passage must hold.
-SUPPORT = 0.6
+__all__ = ["SUPPORT", "Grounded", "Grounder", "SentenceStream", "marks_removed", "support"]
 
 _NUMBERS = r"\d{1,3}(?:\s*[,，、]\s*\d{1,3})*"
 _MARK = re.compile(rf"\s*[\[【]({_NUMBERS})[\]】]")
@@ -30,33 +33,19 @@ _MARK = re.compile(rf"\s*[\[【]({_NUMBERS})[\]】]")
 _MARKS = re.compile(rf"(?:\s*[\[【]{_NUMBERS}[\]】][。.]?)+")
 _MARK_BEGUN = re.compile(r"\s*(?:[\[【][\d\s,，、]*)?")
 _TAG = re.compile(r"(?<!`)(?:</?[A-Za-z][^<>\n]{0,200}>)+(?!`)")
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_AUXILIARY = re.compile(r"\b\w+n['’]t\b", re.I)
-_NEGATION = re.compile(
-    r"\b(?:not|no|never|none|nor|neither|cannot|without|nobody|nothing)\b|n['’]t\b|"
-    r"不(?![但仅同断久过管论少锈])|没|沒|未(?!来)|无(?![锡线论])|無(?![線論])|并非",
-    re.I,
-)
-
-Support = Literal["quote", "supported", "unchecked", "unsupported"]
 
 
 @dataclass(frozen=True, slots=True)
 class Grounded:
-    """A sentence that may be shown: its text with final `[n]` marks, and how it is supported."""
+    """A sentence that may be shown: its text with final `[n]` marks, and how it is supported.
+
+    `against` is the place that contradicts an unsupported one, where the heads found any: number of
+    the passage, [start, end) in its text.
+    """
 
     text: str
     support: Support
-
-
-@dataclass(frozen=True, slots=True)
-class _Fact:
-    """A sentence of a passage, or two: where it stands, its terms, whether it denies."""
-
-    start: int
-    end: int
-    held: set[str]
-    denies: bool
+    against: tuple[int, int, int] | None = field(default=None, compare=False)
 
 
 class Grounder:
@@ -65,11 +54,12 @@ class Grounder:
     def __init__(
         self,
         passages: Sequence[Passage],
-        rarity: Callable[[list[str]], list[float]],
+        rarity: Rarity,
         unsupported: Literal["drop", "flag"] = "drop",
+        supporter: Supporter | None = None,
     ) -> None:
         self._passages = passages
-        self._rarity = rarity
+        self._rarity, self._supporter = rarity, supporter
         self._flag = unsupported == "flag"
         self._citations: list[Citation] = []
         self.dropped = 0
@@ -99,54 +89,31 @@ class Grounder:
         if not any(c.isalnum() for c in bare):
             return None
         cited = [n for n in dict.fromkeys(numbers) if 1 <= n <= len(self._passages)]
-        tried = cited or range(1, len(self._passages) + 1)
-        best: tuple[float, int, int, int, Support] | None = None
+        tried = cited or [*range(1, len(self._passages) + 1)]
+        bodies = [self._passages[n - 1].chunk.text for n in tried]
+        around = [_around(self._passages[n - 1]) for n in tried]
+        found = check(bare, bodies, self._rarity, self._supporter, around)
+        best: tuple[Checked, int] | None = None
         marks = []
-        for number in tried:
-            score, start, end, support = self._check(bare, self._passages[number - 1])
-            if support == "unsupported" or (support == "unchecked" and not cited):
+        for number, each in zip(tried, found, strict=True):
+            if each.support == "unsupported" or (each.support == "unchecked" and not cited):
                 continue
             if cited:
-                mark = self._cite(self._passages[number - 1], start, end, support == "quote")
-                marks.append(mark)
-            if best is None or score > best[0]:
-                best = (score, number, start, end, support)
+                passage = self._passages[number - 1]
+                marks.append(self._cite(passage, each.start, each.end, each.support == "quote"))
+            if best is None or each.score > best[0].score:
+                best = each, number
         if best is None:
             self.dropped += 1
-            return Grounded(bare, "unsupported") if self._flag else None
+            against = [(n, e.start, e.end) for n, e in zip(tried, found, strict=True) if e.against]
+            place = against[0] if against else None
+            return Grounded(bare, "unsupported", place) if self._flag else None
+        each, number = best
         if not marks:
-            passage = self._passages[best[1] - 1]
-            marks = [self._cite(passage, best[2], best[3], best[4] == "quote")]
-        return Grounded(f"{bare} " + "".join(f"[{m}]" for m in dict.fromkeys(marks)), best[4])
-
-    def _check(self, text: str, passage: Passage) -> tuple[float, int, int, Support]:
-        body = passage.chunk.text
-        at = _find(text, body)
-        if at >= 0:
-            return 1.0, at, at + len(text), "quote"
-        spans = sentences(body)
-        if not spans or not _figures(text) <= _figures(body):
-            return 0.0, 0, 0, "unsupported"
-        if language(text) != language(body):
-            return 0.0, spans[0][0], spans[-1][1], "unchecked"
-        spoken = _AUXILIARY.sub(" ", text)
-        wanted = list(dict.fromkeys(t for t in terms(spoken) if not is_stop(t) and "'" not in t))
-        weights = [max(w, 0.05) for w in self._rarity(wanted)]
-        whole = sum(weights) or 1.0
-
-        def share(held: set[str]) -> float:
-            return sum(w for t, w in zip(wanted, weights, strict=True) if t in held) / whole
-
-        facts = [_Fact(a, b, set(terms(body[a:b])), _denies(body[a:b])) for a, b in spans]
-        for one, two in pairwise(list(facts)):
-            first = share(one.held) >= share(two.held)
-            denies = one.denies if first else two.denies
-            facts.append(_Fact(one.start, two.end, one.held | two.held, denies))
-        best = (0.0, 0, 0)
-        for fact in facts:
-            if fact.denies == _denies(text):
-                best = max(best, (share(fact.held), fact.start, fact.end), key=lambda b: b[0])
-        return (*best, "supported" if best[0] >= SUPPORT else "unsupported")
+            passage = self._passages[number - 1]
+            marks = [self._cite(passage, each.start, each.end, each.support == "quote")]
+        shown = f"{bare} " + "".join(f"[{m}]" for m in dict.fromkeys(marks))
+        return Grounded(shown, each.support)
 
     def _cite(self, passage: Passage, start: int, end: int, verbatim: bool) -> int:
         chunk = passage.chunk
@@ -173,6 +140,34 @@ class Grounder:
                 return old.number
         self._citations.append(new)
         return new.number
+
+
+def support(
+    text: str,
+    passages: Sequence[Passage],
+    rarity: Rarity = lambda terms: [1.0] * len(terms),
+    supporter: Supporter | None = None,
+) -> float:
+    """How far passages support a text, 0 to 1: the support of its least supported sentence.
+
+    A sentence that stands in a passage word for word has 1; one whose numbers or names stand in
+    none has 0, and so has, where no `supporter` reads it, one that is in another language than all
+    of them. From `SUPPORT` on an answer may hold it. A text without words, or no passages at all,
+    gives 0.
+    """
+    bare = marks_removed(text)
+    said = [bare[a:b].strip() for a, b in sentences(bare)]
+    bodies, around = [p.chunk.text for p in passages], [_around(p) for p in passages]
+    shares = [
+        max((c.score for c in check(s, bodies, rarity, supporter, around)), default=0.0)
+        for s in said
+        if any(c.isalnum() for c in s)
+    ]
+    return min(shares, default=0.0)
+
+
+def _around(passage: Passage) -> str:
+    return "\n".join((passage.title, *passage.chunk.headings))
 
 
 class SentenceStream:
@@ -218,31 +213,6 @@ def _ends(text: str) -> list[int]:
         if apart and not _MARK_BEGUN.fullmatch(text, border):
             borders.append(border)
     return sorted(set(borders))
-
-
-def _denies(text: str) -> bool:
-    return _NEGATION.search(text) is not None
-
-
-def _find(text: str, body: str) -> int:
-    """Where `text` stands in `body`, not inside a word or a number; -1 for nowhere."""
-    at = body.find(text)
-    while at >= 0:
-        before, after = body[at - 1 : at], body[at + len(text) : at + len(text) + 1]
-        if not (_joined(before, text[:1]) or _joined(text[-1:], after)):
-            return at
-        at = body.find(text, at + 1)
-    return -1
-
-
-def _joined(left: str, right: str) -> bool:
-    return left.isalnum() and right.isalnum() and not is_han(left) and not is_han(right)
-
-
-def _figures(text: str) -> set[str]:
-    """The numbers of a text, 1,000 written as 1000 and full-width digits as narrow ones."""
-    plain = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", unicodedata.normalize("NFKC", text))
-    return set(_NUMBER.findall(plain))
 
 
 def _displayed(chunk: Chunk, start: int, end: int, mark: str) -> str:

@@ -31,6 +31,7 @@ from assistant.schema import (
     Turn,
     Understanding,
 )
+from assistant.support import Supporter
 from assistant.understand import language_of, understand
 from retrieval.knowledge import KnowledgeBase
 from retrieval.period import Period
@@ -51,6 +52,7 @@ SOCIAL = ("greeting", "thanks", "farewell", "capability")
 class Parts:
     """The concrete parts a turn runs through.
 
+    `supporter` is the trained half of the support check, where there is one.
     `canary` is a word that stands in the system message of policies that write, and that no
     answer may hold: the same for the whole process, and in no log.
     """
@@ -60,6 +62,7 @@ class Parts:
     guard: Guard
     policy: Policy
     memory: Memory
+    supporter: Supporter | None = None
     canary: str = field(default_factory=lambda: secrets.token_hex(12), repr=False)
 
     @property
@@ -173,7 +176,9 @@ def compose(state: State, parts: Parts) -> Iterator[str]:
         state.finish = "abstain"  # nothing to answer from: no policy is asked to invent
         return
     settings = parts.settings.policy
-    grounder = Grounder(state.prompt.passages, parts.knowledge.rarity, settings.unsupported)
+    grounder = Grounder(
+        state.prompt.passages, parts.knowledge.rarity, settings.unsupported, parts.supporter
+    )
     shown: list[str] = []
     try:
         for sentence in _sentences(state, parts, grounder):
