@@ -48,7 +48,7 @@ TREE = {
 }
 
 #: What a package may import of ours: a dotted name, and all below it.
-SERVED = ("schema", "config", "errors", "build", "prompt", "policy")
+SERVED = ("schema", "config", "errors", "build", "prompt", "policy", "fit.base")
 MAY_IMPORT = {
     "retrieval": ("retrieval",),
     "safety": ("safety",),
@@ -60,6 +60,8 @@ MAY_IMPORT = {
 HEAVY = {
     "torch": (
         "assistant/policy/local.py",
+        "assistant/policy/quote.py",
+        "assistant/policy/_decode.py",
         "assistant/fit/guard.py",
         "retrieval/embed/*.py",
         "retrieval/rerank/*.py",
@@ -67,17 +69,22 @@ HEAVY = {
         "safety/moderator/_causal.py",
         "rlhf/fit/_network.py",
         "rlhf/fit/pretrain.py",
+        "rlhf/fit/sft.py",
+        "rlhf/fit/_coach.py",
     ),
     "sklearn": ("assistant/fit/guard.py", "assistant/fit/_guard_levels.py"),
     "openvino": ("retrieval/embed/_openvino.py",),
     "transformers": (
         "assistant/policy/local.py",
+        "assistant/policy/quote.py",
         "retrieval/embed/*.py",
         "retrieval/rerank/*.py",
         "retrieval/fit/*.py",
         "safety/moderator/_causal.py",
         "rlhf/fit/_network.py",
         "rlhf/fit/pretrain.py",
+        "rlhf/fit/sft.py",
+        "rlhf/fit/_coach.py",
     ),
     "sentence_transformers": ("retrieval/embed/*.py", "retrieval/rerank/*.py"),
     "peft": ("assistant/policy/local.py",),

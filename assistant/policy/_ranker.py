@@ -78,13 +78,13 @@ class Candidate:
 class Evidence:
     """What a prompt offers.
 
-    `matrix` is (n, len(FEATURES)), a row a candidate; `rarest_found` says whether any candidate's
+    `matrix` is (n, len(FEATURES)), a row a candidate; `rarest` says of each candidate whether its
     passage has the question's rarest term; `terms` counts the question's search terms.
     """
 
     candidates: tuple[Candidate, ...]
     matrix: Matrix
-    rarest_found: bool
+    rarest: tuple[bool, ...]
     terms: int
 
 
@@ -232,7 +232,7 @@ def weigh(prompt: Prompt, resources: Resources) -> Evidence | None:
                 logit,
             )
         )
-    rarest = any(words.holds_rarest(c.passage) for c in short)
+    rarest = tuple(words.holds_rarest(c.passage) for c in short)
     return Evidence(tuple(short), np.array(rows), rarest, len(words.query))
 
 
@@ -312,7 +312,7 @@ def answerable(evidence: Evidence, scores: Matrix) -> Matrix:
             matrix[:, 1].max(),
             matrix[top, 2],
             matrix[:, 3].max(),
-            float(evidence.rarest_found),
+            float(any(evidence.rarest)),
             scores[top] - scores[second],
             min(evidence.terms, 12) / 12,
             matrix[:, READ].max(),

@@ -71,6 +71,18 @@ class Weights:
         return float(1 / (1 + np.exp(-(value + self.answer_bias))))
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The weights of each language, and what they were fitted with.
+
+    `resources` are those lent, without the reranker where no fit is for it.
+    """
+
+    weights: dict[str, Weights]
+    revision: str
+    resources: Resources
+
+
 class Extract:
     """The policy; see the module's text."""
 
@@ -90,7 +102,7 @@ class Extract:
         if evidence is None:
             yield Delta("", finish="abstain", confidence=0.0)
             return
-        weights = self._weights["zh" if language(prompt.question) == "zh" else "en"]
+        weights = self._weights[tongue(prompt.question)]
         scores = weights.scores(evidence.matrix)
         sure = weights.confidence(answerable(evidence, scores))
         minimum = self._minimum if self._minimum >= 0 else weights.threshold
@@ -120,7 +132,7 @@ def variant(
     spans: list[tuple[int, int, int]] = []
     for _ in range(number + 1):
         spans = quotes(prompt, [found[i] for i in pick(scores, left)])
-        left = [i for i in left if not any(_inside(found[i], span) for span in spans)]
+        left = [i for i in left if not any(inside(found[i], span) for span in spans)]
     return spans
 
 
@@ -141,7 +153,8 @@ def pick(scores: Matrix, left: Sequence[int]) -> list[int]:
     return chosen
 
 
-def _inside(candidate: Candidate, span: tuple[int, int, int]) -> bool:
+def inside(candidate: Candidate, span: tuple[int, int, int]) -> bool:
+    """Whether a candidate shares a word with a span (passage number, start, end)."""
     number, start, end = span
     return candidate.passage + 1 == number and candidate.start < end and candidate.end > start
 
@@ -198,7 +211,17 @@ def _lines(body: str, start: int, stop: int, most: int) -> int:
 
 
 def build(options: PolicySettings, resources: Resources) -> Extract:
-    """Read the fitted weights: those for the reranker at hand, or those for none.
+    """Read the fitted weights.
+
+    Raises:
+        ModelNotFound: the weights are missing, or fitted for other features.
+    """
+    read = fitted(resources)
+    return Extract(read.weights, read.revision, read.resources, options.min_confidence)
+
+
+def fitted(resources: Resources) -> Fitted:
+    """The fitted weights: those for the reranker at hand, or those for none.
 
     Raises:
         ModelNotFound: the weights are missing, or fitted for other features.
@@ -219,8 +242,13 @@ def build(options: PolicySettings, resources: Resources) -> Extract:
     if not reads:
         resources = replace(resources, reranker=None)
     languages = fits[resources.reranker.id if resources.reranker else ""]
-    weights = {tongue: _weights(part) for tongue, part in languages.items()}
-    return Extract(weights, values["revision"], resources, options.min_confidence)
+    weights = {lang: _weights(part) for lang, part in languages.items()}
+    return Fitted(weights, values["revision"], resources)
+
+
+def tongue(question: str) -> str:
+    """Whose weights a question is answered with: "zh" or "en"."""
+    return "zh" if language(question) == "zh" else "en"
 
 
 def _weights(part: dict[str, Any]) -> Weights:

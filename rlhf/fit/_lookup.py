@@ -14,10 +14,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from assistant.policy._signs import LABELS, Sign
 from retrieval.fit._glossary import Switch
 from retrieval.text import sentences
-from rlhf.fit._text import Document, Sign
-from rlhf.fit.tokenizer import LABELS
+from rlhf.fit._text import Document
 
 #: Characters of a sentence that is worth asking for.
 SENTENCE = {"en": (30, 320), "zh": (12, 120)}

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlhf.fit.tokenizer import CONTEXT, sign
+from assistant.policy._signs import sign
+from rlhf.fit.tokenizer import CONTEXT
 
 #: Width, layers, heads, and width of the gated part of a layer.
 WIDTH, LAYERS, HEADS, INNER = 320, 5, 5, 640

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from assistant.policy._signs import LANGUAGES, NAMES, sign
 from retrieval.fit._glossary import Switch, glossary
 from rlhf.errors import TrainingError
 from rlhf.fit._lookup import Stretch, lookups, stretches
-from rlhf.fit._text import LANGUAGES, Document, documents
-from rlhf.fit.tokenizer import NAMES, sign, whole
+from rlhf.fit._text import Document, documents
+from rlhf.fit.tokenizer import whole
 
 #: Of all tokens of a language, those of documents that teach to point at sentences.
 LOOKUPS = 0.15

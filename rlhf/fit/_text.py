@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from assistant.policy._signs import Sign
 from retrieval.fit._glossary import share
 from rlhf.errors import TrainingError
 
@@ -32,13 +33,6 @@ PASSAGES = (
 )
 DIALOGUES = ("crosswoz", "kdconv", "topical_chat", "sgd")
 PAIRS = ("lfrqa/answers", "gsm8k/train", "oasst_zh/sft", "self_instruct/seed_tasks")
-LANGUAGES = ("en", "zh")
-
-
-class Sign(str):
-    """The name of a special token, as a part of a document; other parts are text."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)

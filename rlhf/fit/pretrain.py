@@ -29,12 +29,12 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from assistant.config import Settings
+from assistant.policy._signs import LABELS, LANGUAGES, NAMES, sign
 from retrieval.fit._loop import Loop
 from retrieval.fit._student import precision
 from rlhf.fit._network import configuration, export, logits, loss, losses, network, parts
 from rlhf.fit._pack import Tokens, lengths, mapped, pack, positions, rows
-from rlhf.fit._text import LANGUAGES
-from rlhf.fit.tokenizer import LABELS, NAMES, load, revision, sign
+from rlhf.fit.tokenizer import load, revision
 
 WORK = Path(".runs") / "policy"
 #: Windows of held-out text a language that are looked at.

@@ -22,32 +22,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, zip_longest
+from itertools import zip_longest
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from assistant.config import Settings
+from assistant.policy._signs import CONTROL, LANGUAGES, NAMES, SPELLINGS, Sign, encode
 from rlhf.errors import TrainingError
-from rlhf.fit._text import LANGUAGES, Document, Sign, documents, questions
+from rlhf.fit._text import Document, documents, questions
 
 #: Ids in all, special tokens among them: the last ones.
 SIZE = 16_384
-#: Sentences of evidence that can be pointed at, and steps of the two scores.
-LABELS, SCORES, SECOND_SCORES, RESERVED = 24, 16, 8, 32
-#: Special tokens that a chat template writes.
-CONTROL = ("pad", "bos", "eos", "system", "user", "assistant", "end")
-NAMES = (
-    *CONTROL,
-    *("evidence", "heading", "sentence", "cite", "abstain", "phrase"),
-    *LANGUAGES,
-    *(f"s{n}" for n in range(1, LABELS + 1)),
-    *(f"r{n}" for n in range(SCORES)),
-    *(f"e{n}" for n in range(SECOND_SCORES)),
-    *(f"reserved{n}" for n in range(RESERVED)),
-)
-#: Name -> how the token is written: `<s1>`, `<r0>`, `<e7>`, `<|user|>`.
-SPELLINGS = {name: f"<{name}>" if name[1:].isdigit() else f"<|{name}|>" for name in NAMES}
 WORDS = (
     r"'(?:[sdmt]|ll|ve|re)| ?(?:(?!\p{Han})[\p{L}\p{M}])+|\p{Han}+| ?\p{N}"
     r"| ?[^\s\p{L}\p{N}\p{M}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -182,21 +168,6 @@ def load(folder: Path) -> Tokenizer:
 def revision(folder: Path) -> str:
     """SHA-256 (hex) of tokenizer.json."""
     return hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
-
-
-def sign(made: Tokenizer, name: str) -> int:
-    """Id of a special token."""
-    found = made.token_to_id(SPELLINGS[name])
-    assert found is not None
-    return int(found)
-
-
-def encode(made: Tokenizer, parts: Iterable[str]) -> list[int]:
-    """Ids of texts and signs, in their order; text never becomes a sign."""
-    found = (
-        [sign(made, part)] if isinstance(part, Sign) else made.encode(part).ids for part in parts
-    )
-    return list(chain.from_iterable(found))
 
 
 def whole(made: Tokenizer, document: Document) -> list[int]:

@@ -119,7 +119,7 @@ def examples(count: int, present: bool, seed: int) -> list[Example]:
         rarest = bool(draw.random() < (0.9 if present else 0.2))
         found = tuple(Candidate(0, n, n + 1, "s") for n in range(6))
         right = np.array([present and n == 2 for n in range(6)])
-        made.append(Example(Evidence(found, matrix, rarest, 4), right, present))
+        made.append(Example(Evidence(found, matrix, (rarest,) * 6, 4), right, present))
     return made
 
 

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from assistant.config import PolicySettings
 from assistant.policy import local
+from assistant.policy._signs import LABELS, Sign, sign
 from assistant.policy.base import Resources
 from assistant.schema import Message, Prompt, Sampling
 from retrieval.config import EmbedSettings
@@ -26,9 +27,9 @@ from rlhf.errors import TrainingError
 from rlhf.fit import _pack
 from rlhf.fit._lookup import Stretch, lookups, stretches
 from rlhf.fit._network import configuration, export, logits, loss, losses, network
-from rlhf.fit._text import Document, Sign, documents
+from rlhf.fit._text import Document, documents
 from rlhf.fit.pretrain import Plan, Trainer
-from rlhf.fit.tokenizer import LABELS, learn, load, revision, sign, write
+from rlhf.fit.tokenizer import learn, load, revision, write
 
 ENGLISH = [
     f"The pump number {n} is checked every {n + 3} days by the night crew." for n in range(9)

@@ -9,22 +9,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from assistant.policy._signs import CONTROL, NAMES, SPELLINGS, Sign, encode, sign
 from assistant.policy.local import encode as encode_prompt
 from assistant.schema import Message
 from rlhf.errors import TrainingError
-from rlhf.fit._text import Sign
-from rlhf.fit.tokenizer import (
-    CONTROL,
-    NAMES,
-    SPELLINGS,
-    balanced,
-    encode,
-    learn,
-    load,
-    revision,
-    sign,
-    write,
-)
+from rlhf.fit.tokenizer import balanced, learn, load, revision, write
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = (

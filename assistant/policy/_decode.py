@@ -1,0 +1,210 @@
+"""Answers that are paths through a tree of pieces (`_trie`), by a causal network of transformers.
+
+Log-probs are over the allowed tokens only, after the temperature, in float32; where one token is
+allowed it is forced, its log-prob is 0, and a run of such tokens is read in one forward pass
+together with what comes before the next decision. The prompt is read once. Training scores paths
+with `score`, which is what the sampler computes in another order.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from assistant.policy._trie import Path, Paths
+from assistant.policy.local import draw
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole path with the log-prob of each token, and how many forward passes it took."""
+
+    path: Path
+    logprobs: tuple[float, ...]
+    forwards: int
+
+
+class Reader:
+    """A network that has read a prompt; of one answer at a time.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode.
+        ids: the prompt.
+    """
+
+    def __init__(self, model: Any, ids: Sequence[int]) -> None:
+        self._model, self._ids = model, tuple(ids)
+        self._cache: Any = None
+        self._read: Path = ()
+        self._last: Tensor | None = None
+        #: Forward passes so far.
+        self.forwards = 0
+
+    def after(self, path: Path) -> Tensor:
+        """Logits of what follows prompt and `path`, (vocabulary,) float32 on the CPU."""
+        whole = (*self._ids, *path)
+        if self._last is None or whole != self._read:
+            known = _common(self._read, whole[:-1])
+            if known < len(self._read):
+                self._cache.crop(known - len(self._read))  # negative: how many go
+            self._last = self._forward([list(whole[known:])], self._cache)[0, -1]
+            self._read = whole
+        return self._last
+
+    def after_each(self, paths: Sequence[Path]) -> Tensor:
+        """The same for several paths at once, (paths, vocabulary)."""
+        size = len(self._ids)
+        if len(self._read) < size:
+            self.after(())
+        if not any(paths):
+            return self.after(()).expand(len(paths), -1)
+        if len(self._read) > size - 1:
+            self._cache.crop(size - 1 - len(self._read))
+            self._read, self._last = self._ids[: size - 1], None
+        cache = copy.deepcopy(self._cache)
+        cache.batch_repeat_interleave(len(paths))
+        longest = max(map(len, paths))
+        rows = [[self._ids[-1], *path, *[0] * (longest - len(path))] for path in paths]
+        found = self._forward(rows, cache)
+        return torch.stack([row[len(path)] for row, path in zip(found, paths, strict=True)])
+
+    def _forward(self, rows: list[list[int]], cache: Any) -> Tensor:
+        """Logits of all new places but the prompt's, of which the last one is enough."""
+        ids = torch.tensor(rows, device=self._model.device)
+        keep = 1 if cache is None or len(rows) == 1 else 0
+        with torch.inference_mode():
+            out = self._model(
+                input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep
+            )
+        if len(rows) == 1:
+            self._cache = out.past_key_values
+        self.forwards += 1
+        found: Tensor = out.logits.float().cpu()
+        return found
+
+
+def sample(
+    reader: Reader, paths: Paths, temperature: float, top_p: float, seed: int, begun: Path = ()
+) -> Answer:
+    """Draw an answer, or take the likeliest token each time where `temperature` is 0.
+
+    `begun` are tokens decided already; they get the log-probs of decisions nonetheless.
+    """
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same on every device
+    path: Path = ()
+    logprobs: list[float] = []
+    while allowed := paths.allowed(path):
+        token, logprob = allowed[0], 0.0
+        if len(allowed) > 1:
+            logits = reader.after(path)[list(allowed)]
+            if len(path) < len(begun):
+                at = allowed.index(begun[len(path)])
+                logprob = float(torch.log_softmax(logits, 0)[at])
+            else:
+                at, logprob = draw(logits, temperature, top_p, generator)
+            token = allowed[at]
+        path = (*path, token)
+        logprobs.append(logprob)
+    return Answer(path, tuple(logprobs), reader.forwards)
+
+
+def beam(reader: Reader, paths: Paths, width: int, begun: Path = ()) -> Answer:
+    """The likeliest of the answers that a beam of `width` finds; exact where it is wide enough.
+
+    `begun` are tokens decided already, as in `sample`.
+    """
+    done: list[tuple[float, Path, tuple[float, ...]]] = []
+    left: list[tuple[float, Path, tuple[float, ...]]] = [(0.0, (), ())]
+    while left:
+        grown = []
+        for total, path, logprobs in left:
+            run = paths.forced(path)
+            grown.append((total, (*path, *run), (*logprobs, *[0.0] * len(run))))
+        done += [found for found in grown if not paths.allowed(found[1])]
+        left = [found for found in grown if paths.allowed(found[1])]
+        if not left:
+            break
+        scores = reader.after_each([path for _, path, _ in left])
+        steps = []
+        for (total, path, logprobs), logits in zip(left, scores, strict=True):
+            allowed = list(paths.allowed(path))
+            wanted = begun[len(path) : len(path) + 1] or allowed
+            each = torch.log_softmax(logits[allowed], 0).tolist()
+            steps += [
+                (total + value, (*path, token), (*logprobs, value))
+                for token, value in zip(allowed, each, strict=True)
+                if token in wanted
+            ]
+        bar = max((total for total, _, _ in done), default=-torch.inf)
+        left = sorted((s for s in steps if s[0] > bar), key=lambda s: -s[0])[:width]
+    _, path, logprobs = max(done, key=lambda found: found[0])
+    return Answer(path, logprobs, reader.forwards)
+
+
+def score(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    trees: Sequence[Paths],
+    temperature: float = 1.0,
+) -> list[Tensor]:
+    """Log-probs of the tokens of many answers, in one forward pass; gradients flow.
+
+    Args:
+        model: a causal language model of transformers.
+        prompts: ids of each prompt.
+        answers: a path, or the beginning of one, for each prompt.
+        trees: what is allowed.
+        temperature: that the answers were drawn with.
+
+    Returns:
+        (len(answer),) float32 for each, 0 where a token is forced.
+    """
+    options = [
+        [allowed for _, allowed in zip(answer, tree.along(answer), strict=False)]
+        for answer, tree in zip(answers, trees, strict=True)
+    ]
+    places = [
+        (row, len(prompts[row]) + at - 1, at)
+        for row, steps in enumerate(options)
+        for at, allowed in enumerate(steps)
+        if len(allowed) > 1
+    ]
+    logits = _logits(model, prompts, answers, [(row, place) for row, place, _ in places])
+    found = [[logits.new_zeros(()) for _ in answer] for answer in answers]
+    for (row, _, at), values in zip(places, logits, strict=True):
+        allowed = options[row][at]
+        logprobs = torch.log_softmax(values[list(allowed)] / temperature, 0)
+        found[row][at] = logprobs[allowed.index(answers[row][at])]
+    return [torch.stack(row) if row else logits.new_zeros(0) for row in found]
+
+
+def _logits(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    places: Sequence[tuple[int, int]],
+) -> Tensor:
+    """Logits after each of the places (row, token), (places, vocabulary) float32.
+
+    Rows are padded on the right, where a causal network does not look.
+    """
+    whole = [[*prompt, *answer[:-1]] for prompt, answer in zip(prompts, answers, strict=True)]
+    longest = max(map(len, whole))
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in whole], device=model.device)
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    rows = torch.tensor([row for row, _ in places], dtype=torch.long, device=model.device)
+    at = torch.tensor([place for _, place in places], dtype=torch.long, device=model.device)
+    found: Tensor = model.get_output_embeddings()(hidden[rows, at]).float()
+    return found
+
+
+def _common(left: Path, right: Path) -> int:
+    """How many tokens two runs begin alike with."""
+    size = min(len(left), len(right))
+    return next((n for n in range(size) if left[n] != right[n]), size)

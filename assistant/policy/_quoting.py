@@ -1,0 +1,219 @@
+"""How a question and its evidence are laid out for a model that quotes.
+
+One layout for serving, SFT, reward model and PPO. It is the one that pretraining teaches: language,
+evidence, question, and then the assistant's turn:
+
+    <bos> <en> <evidence> <e5>
+    <heading> Title > Section <s1> <r12> <e6> A sentence. <s2> <r3> <e0> Another one.
+    <user> Question? <end> <assistant>
+
+The sentences are the best ones by the linear ranker (`_ranker`), in the order of their passages,
+each behind its label and two scores: what the reranker makes of it (`r`) and the linear model's
+probability that it is the one (`e`). The `e` after <evidence> is the linear model's probability
+that any sentence answers. An answer is `<cite> <s2> <end>`, with up to three labels, or
+`<abstain> <end>`. Texts are cut here; what is quoted is whole.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from assistant.policy._ranker import READ, Candidate, Evidence, answerable
+from assistant.policy._signs import LABELS, SCORES, SECOND_SCORES, Sign, encode, sign
+from assistant.policy._trie import Path, Paths
+from assistant.policy.extract import MOST, Weights, inside, quotes, tongue
+from assistant.schema import Prompt
+from retrieval.schema import Passage
+
+#: Sentences that are shown, and tokens of each, of a heading, and of the question.
+KEPT, TEXT, HEADING, QUESTION = 12, 40, 16, 96
+#: Where one step of a score ends and the next begins: the reranker's logit, and probabilities.
+READ_BORDERS = tuple(np.linspace(-7.0, 7.0, SCORES - 1).tolist())
+CHANCE_BORDERS = (0.01, 0.03, 0.08, 0.18, 0.35, 0.6, 0.85)
+SURE_BORDERS = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)
+
+assert len(READ_BORDERS) == SCORES - 1
+assert len(CHANCE_BORDERS) == len(SURE_BORDERS) == SECOND_SCORES - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A sentence as it is shown.
+
+    `passage` tells sentences of one passage from those of others; `read` is the reranker's logit;
+    `chance` the linear model's probability in [0, 1] that it is the one that answers.
+    """
+
+    passage: int
+    heading: str
+    text: str
+    read: float
+    chance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is shown of the evidence: the candidates `kept`, in order, and their lines.
+
+    `sure` is the linear model's probability in [0, 1] that any sentence answers.
+    """
+
+    kept: tuple[int, ...]
+    lines: tuple[Line, ...]
+    sure: float
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A prompt as ids, and the answers there are: option n of `paths` quotes candidate n."""
+
+    ids: Path
+    paths: Paths
+    candidates: tuple[Candidate, ...]
+
+
+def heading(passage: Passage) -> str:
+    """A passage's title and headings, as one line."""
+    parts = (passage.title, *passage.chunk.headings)
+    return " > ".join(dict.fromkeys(part for part in parts if part))
+
+
+def shown(evidence: Evidence, headings: Sequence[str], weights: Weights) -> Shown:
+    """Choose what is shown.
+
+    Args:
+        evidence: at least one candidate.
+        headings: of each passage.
+        weights: of the question's language.
+    """
+    scores = weights.scores(evidence.matrix)
+    odds = np.exp(scores - scores.max())
+    odds /= odds.sum()
+    best = np.argsort(-scores, kind="stable")[:KEPT]
+    kept = tuple(sorted(int(i) for i in best))
+    found = evidence.candidates
+    lines = tuple(
+        Line(
+            found[i].passage,
+            headings[found[i].passage],
+            found[i].text,
+            float(evidence.matrix[i, READ]),
+            float(odds[i]),
+        )
+        for i in kept
+    )
+    return Shown(kept, lines, weights.confidence(answerable(evidence, scores)))
+
+
+class Layout:
+    """Lays out with one tokenizer.
+
+    Args:
+        made: a tokenizer that has our signs.
+        spoken: whether an answer holds a quoted sentence's tokens after its label; they are
+            forced, so they cost time and change what follows, nothing else.
+    """
+
+    def __init__(self, made: Tokenizer, *, spoken: bool = False) -> None:
+        self._made, self._spoken = made, spoken
+        self.end, self.abstain, self.cite = (sign(made, n) for n in ("end", "abstain", "cite"))
+        self.labels = tuple(sign(made, f"s{n}") for n in range(1, LABELS + 1))
+
+    def prompt(
+        self, question: str, lines: Sequence[Line], sure: float, labels: Sequence[int]
+    ) -> list[int]:
+        """Ids of a prompt.
+
+        Args:
+            question: standalone; the middle of a very long one is left out.
+            lines: sentences of one passage side by side.
+            sure: see `Shown`.
+            labels: of each line, from 1.
+        """
+        made, parts = self._made, [Sign("bos"), Sign(tongue(question)), Sign("evidence")]
+        found = encode(made, [*parts, Sign(f"e{bisect(SURE_BORDERS, sure)}")])
+        last = None
+        for line, label in zip(lines, labels, strict=True):
+            if line.heading and line.passage != last:
+                found += [sign(made, "heading"), *made.encode(line.heading).ids[:HEADING]]
+            last = line.passage
+            read, chance = bisect(READ_BORDERS, line.read), bisect(CHANCE_BORDERS, line.chance)
+            found += encode(made, [Sign(f"s{label}"), Sign(f"r{read}"), Sign(f"e{chance}")])
+            found += self._text(line.text)
+        asked = made.encode(question).ids
+        if len(asked) > QUESTION:
+            asked = [*asked[: QUESTION // 2], *asked[-QUESTION // 2 :]]
+        return [*found, sign(made, "user"), *asked, self.end, sign(made, "assistant")]
+
+    def option(self, label: int, text: str) -> Path:
+        """The tokens that quote a sentence."""
+        return (self.cite, self.labels[label - 1], *(self._text(text) if self._spoken else ()))
+
+    def paths(
+        self,
+        texts: Sequence[str],
+        labels: Sequence[int],
+        clashes: Sequence[frozenset[int]] = (),
+    ) -> Paths:
+        """The answers there are about sentences with these labels."""
+        options = [self.option(n, text) for n, text in zip(labels, texts, strict=True)]
+        return Paths(options, [(self.abstain,)], self.end, MOST, clashes)
+
+    def offer(
+        self,
+        prompt: Prompt,
+        evidence: Evidence,
+        weights: Weights,
+        barred: Sequence[tuple[int, int, int]] = (),
+    ) -> Offer:
+        """Lay out a prompt.
+
+        Args:
+            prompt: question and passages.
+            evidence: of the prompt.
+            weights: of the question's language.
+            barred: spans (passage number, start, end) that must not be quoted again.
+        """
+        headings = [heading(p) for p in prompt.passages]
+        seen = shown(evidence, headings, weights)
+        found = [evidence.candidates[i] for i in seen.kept]
+        labels = range(1, len(found) + 1)
+        ids = self.prompt(prompt.question, seen.lines, seen.sure, labels)
+        spans = [quotes(prompt, [c])[0] for c in found]
+        taken = [any(inside(c, s) for s in barred) for c in found]
+        left = [i for i, gone in enumerate(taken) if not gone]
+        clashes = [
+            frozenset(
+                n
+                for n, j in enumerate(left)
+                if j != i and (inside(found[j], spans[i]) or inside(found[i], spans[j]))
+            )
+            for i in left
+        ]
+        kept = tuple(found[i] for i in left)
+        paths = self.paths([c.text for c in kept], [labels[i] for i in left], clashes)
+        return Offer(tuple(ids), paths, kept)
+
+    def count(self, text: str) -> int:
+        """Tokens of a text."""
+        return len(self._made.encode(text).ids)
+
+    def _text(self, text: str) -> list[int]:
+        ids: list[int] = self._made.encode(text).ids[:TEXT]
+        return ids
+
+
+def quoted(prompt: Prompt, offer: Offer, path: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(passage number, start, end) of what an answer quotes; neighbours become one quote.
+
+    Raises:
+        ValueError: `path` is no answer to the offer.
+    """
+    count = len(offer.candidates)
+    chosen = [offer.candidates[n] for n in offer.paths.chosen(path) if n < count]
+    return quotes(prompt, chosen)

@@ -1,0 +1,283 @@
+"""A small GPT that quotes: it chooses which sentences answer, in what order, and when none does.
+
+The evidence is laid out by `_quoting`; an answer is a path through the tree of what can be quoted
+(`_trie`), so nothing but sentences of the evidence can come out, whatever the weights are. The
+probability that the network gives to quoting at all, calibrated on training questions
+(calibration.json beside the weights), is the reply's confidence; below the language's threshold
+the policy abstains. `policy.model` names another folder than the one that is shipped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from transformers import LlamaForCausalLM
+
+from assistant.config import PolicySettings
+from assistant.errors import ConfigError, ModelNotFound, PolicyError, PolicyUnavailable
+from assistant.policy._checkpoint import check, find, revision
+from assistant.policy._decode import Answer, Reader, beam, sample
+from assistant.policy._quoting import Layout, Offer, quoted
+from assistant.policy._ranker import weigh
+from assistant.policy._signs import SPELLINGS
+from assistant.policy.base import Resources
+from assistant.policy.extract import Fitted, fitted, inside, tongue
+from assistant.policy.local import DTYPES
+from assistant.schema import Delta, PolicyCard, Prompt, Sampling
+
+logger = logging.getLogger(__name__)
+
+MODEL = Path(__file__).resolve().parents[2] / "models" / "policy"
+CALIBRATION = "calibration.json"
+_SURE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Of one language: confidence = sigmoid(scale * logit(1 - p(abstain)) + offset)."""
+
+    scale: float = 1.0
+    offset: float = 0.0
+    threshold: float = 0.5
+
+    def confidence(self, abstains: float) -> float:
+        """Probability in [0, 1] that the evidence answers, from that of abstaining."""
+        held = min(max(1 - abstains, _SURE), 1 - _SURE)
+        value = self.scale * math.log(held / (1 - held)) + self.offset
+        return 1 / (1 + math.exp(-min(max(value, -50.0), 50.0)))
+
+
+class Quote:
+    """The policy; see the module's text. One answer is made at a time.
+
+    Args:
+        model: the network, on its device, in evaluation mode.
+        layout: of prompts, with the network's tokenizer.
+        fitted: the linear ranker that chooses what the network sees.
+        calibration: of each language.
+        minimum: confidence below which it abstains; negative takes the calibrated threshold.
+        card: who this is.
+        beams: answers kept side by side where nothing is drawn; 1 is greedy.
+    """
+
+    writes = False
+
+    def __init__(
+        self,
+        model: Any,
+        layout: Layout,
+        fitted: Fitted,
+        calibration: dict[str, Calibration],
+        minimum: float,
+        card: PolicyCard,
+        beams: int = 1,
+    ) -> None:
+        self.card = card
+        self._beams = beams
+        self._model, self._layout, self._fitted = model, layout, fitted
+        self._calibration, self._minimum = calibration, minimum
+        self._lock = threading.Lock()
+
+    def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Delta]:
+        """One delta a quote; `sampling.variant` n gives the n-th answer that repeats no sentence.
+
+        Raises:
+            PolicyUnavailable: another answer was being made all the time, or it was closed.
+            PolicyError: the network failed.
+        """
+        if not self._lock.acquire(timeout=min(sampling.seconds, threading.TIMEOUT_MAX)):
+            raise PolicyUnavailable(
+                f"the policy was busy for {sampling.seconds:g} s; try again, or raise "
+                "policy.seconds"
+            )
+        try:
+            found = self._answers(prompt, sampling)
+        finally:
+            self._lock.release()
+        yield from found
+
+    def count_tokens(self, text: str) -> int:
+        """Exactly, with its own tokenizer."""
+        return self._layout.count(text)
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        self._model = None
+
+    def _answers(self, prompt: Prompt, sampling: Sampling) -> list[Delta]:
+        evidence = weigh(prompt, self._fitted.resources)
+        if evidence is None:
+            return [Delta("", finish="abstain", confidence=0.0)]
+        weights = self._fitted.weights[tongue(prompt.question)]
+        barred: list[tuple[int, int, int]] = []
+        sure = 0.0
+        for number in range(sampling.variant + 1):
+            offer = self._layout.offer(prompt, evidence, weights, barred)
+            if not offer.candidates:
+                break
+            last = number == sampling.variant
+            found, confidence = self._decide(prompt, offer, sampling if last else Sampling())
+            sure = sure or confidence
+            spans = quoted(prompt, offer, found.path)
+            if last or not spans:
+                return _deltas(prompt, offer, found, spans, sure)
+            barred += spans
+        return [Delta("", finish="abstain", confidence=sure)]
+
+    def _decide(self, prompt: Prompt, offer: Offer, sampling: Sampling) -> tuple[Answer, float]:
+        """An answer and the confidence that there is one."""
+        if self._model is None:
+            raise PolicyUnavailable("the policy was closed; build it anew")
+        layout = self._layout
+        reader = Reader(self._model, offer.ids)
+        try:
+            first = reader.after(())
+            if not torch.isfinite(first).all():
+                raise PolicyError(
+                    f"the network gave NaN in {self.card.dtype}; set policy.dtype = float32"
+                )
+            pair = torch.log_softmax(first[[layout.cite, layout.abstain]], 0)
+            fit = self._calibration.get(tongue(prompt.question), Calibration())
+            confidence = fit.confidence(float(pair[1].exp()))
+            minimum = self._minimum if self._minimum >= 0 else fit.threshold
+            drawn = sampling.temperature > 0
+            begun = (layout.cite,) if not drawn else ()
+            begun = (layout.abstain,) if confidence < minimum else begun
+            if self._beams > 1 and not drawn:
+                return beam(reader, offer.paths, self._beams, begun), confidence
+            found = sample(
+                reader, offer.paths, sampling.temperature, sampling.top_p, sampling.seed, begun
+            )
+        except (RuntimeError, IndexError) as error:
+            raise PolicyError(f"the network failed: {error}") from error
+        return found, confidence
+
+
+def _deltas(
+    prompt: Prompt,
+    offer: Offer,
+    found: Answer,
+    spans: Sequence[tuple[int, int, int]],
+    sure: float,
+) -> list[Delta]:
+    """One delta a quote; the tokens of all deltas are the answer's, in their order.
+
+    A sentence that was chosen later than others and joins an earlier quote leaves its tokens with
+    the quotes after it.
+    """
+    cuts = [0] * len(spans)
+    at = 0
+    for number, _, end in offer.paths.pieces(found.path) if spans else ():
+        held = offer.candidates[number]
+        at = max(at, next(n for n, span in enumerate(spans) if inside(held, span)))
+        cuts[at] = end
+    deltas, start = [], 0
+    for span, cut in zip(spans, cuts, strict=True):
+        tokens = slice(start, max(start, cut))
+        text = prompt.passages[span[0] - 1].chunk.text[span[1] : span[2]]
+        ids, logprobs = found.path[tokens], found.logprobs[tokens]
+        deltas.append(Delta(text, quote=span, token_ids=ids, logprobs=logprobs))
+        start = tokens.stop
+    last = Delta(
+        "",
+        finish="stop" if spans else "abstain",
+        confidence=sure,
+        token_ids=found.path[start:],
+        logprobs=found.logprobs[start:],
+    )
+    return [*deltas, last]
+
+
+def build(options: PolicySettings, resources: Resources) -> Quote:
+    """Load network, tokenizer, linear ranker and calibration.
+
+    Raises:
+        ConfigError: device or dtype do not exist here.
+        ModelNotFound: a file is missing, damaged, pickled, or of another model.
+    """
+    if options.dtype not in DTYPES:
+        raise ConfigError(f"no dtype {options.dtype!r} for quoting; there are: {', '.join(DTYPES)}")
+    folder = find(options.model) if options.model else MODEL
+    check(folder, "model")
+    made = _tokenizer(folder)
+    model = _network(folder, made, options.dtype, options.device)
+    card = PolicyCard(
+        name="quote",
+        model=folder.name,
+        revision=revision(folder),
+        engine=f"transformers {transformers.__version__}",
+        dtype=options.dtype,
+    )
+    logger.info("model loaded model=%s revision=%s", card.model, card.revision[:12])
+    read = fitted(resources)
+    return Quote(model, Layout(made), read, calibration(folder), options.min_confidence, card)
+
+
+def calibration(folder: Path) -> dict[str, Calibration]:
+    """What calibration.json of a folder says, nothing where there is none.
+
+    Raises:
+        ModelNotFound: it is not `{language: {scale, offset, threshold}}`.
+    """
+    path = folder / CALIBRATION
+    if not path.exists():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            lang: Calibration(float(v["scale"]), float(v["offset"]), float(v["threshold"]))
+            for lang, v in values["languages"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelNotFound(f"cannot read {path}: {error!r}; fit it with `train sft`") from error
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    path = folder / "tokenizer.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+        vocabulary = json.loads(text)["model"]["vocab"]
+        lacking = [spelling for spelling in SPELLINGS.values() if spelling not in vocabulary]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelNotFound(f"cannot read {path}: {error!r}; restore it") from error
+    if lacking:
+        raise ModelNotFound(
+            f"{path} has no {lacking[0]}: its model was not trained to quote; choose "
+            "policy.backend = local for it"
+        )
+    return Tokenizer.from_str(text)
+
+
+def _network(folder: Path, made: Tokenizer, dtype: str, device: str) -> Any:
+    loading: Any = LlamaForCausalLM.from_pretrained
+    try:
+        model, report = loading(
+            folder,
+            dtype=DTYPES[dtype],
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelNotFound(f"cannot load {folder}: {error}") from error
+    lacking = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))
+    if lacking or model.config.vocab_size != made.get_vocab_size():
+        raise ModelNotFound(
+            f"{folder} lacks {len(lacking)} weights and has {model.config.vocab_size} rows for "
+            f"{made.get_vocab_size()} tokens; it is damaged, or another model's"
+        )
+    try:
+        return model.to(torch.device(device)).eval()
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        raise ConfigError(f"cannot use policy.device = {device!r}: {error}") from error
