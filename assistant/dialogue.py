@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-from assistant import lookup, quarantine, steps
+from assistant import context, lookup, quarantine, steps
 from assistant.config import Settings
 from assistant.memory import Memory
 from assistant.policy.base import Policy
@@ -43,11 +43,11 @@ from safety import Guard
 
 STEPS: tuple[tuple[str, Callable[[State, Parts], str]], ...] = (
     ("screen input", steps.screen_input),
-    ("recall", steps.recall),
+    ("recall", context.recall),
     ("understand", steps.interpret),
     ("retrieve", lookup.retrieve),
     ("screen passages", quarantine.screen_passages),
-    ("prompt", steps.write_prompt),
+    ("prompt", context.write_prompt),
 )
 
 OnTurn = Callable[[TurnRecord], None]
@@ -203,7 +203,7 @@ class Assistant:
             state.any_date = False
 
     def _again(self, state: State, why: str) -> Iterator[Event]:
-        state.token_ids, state.logprobs = [], []  # of the prompt that is logged, and no other
+        state.token_ids, state.logprobs, state.usage = [], [], None  # of the prompt that is logged
         for name, step in STEPS[3:]:
             yield self._timed(state, f"{name} ({why})", step)
         yield from self._compose(state)
@@ -222,8 +222,7 @@ class Assistant:
         began = time.perf_counter()
         for piece in steps.compose(state, self._parts):
             yield Event("text", text=piece)
-        detail = f"{self._parts.policy.card.name}: {state.finish or 'stopped'}"
-        yield _noted(state, "compose", began, detail)
+        yield _noted(state, "compose", began, steps.composed(state, self._parts))
 
     def _timed(self, state: State, name: str, step: Callable[[State, Parts], str]) -> Event:
         began = time.perf_counter()

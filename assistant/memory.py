@@ -20,6 +20,8 @@ from assistant.schema import Conversation, Message, Reply, Turn
 from retrieval import sqlite
 
 TITLE_CHARACTERS = 60
+#: The history window is found from a turn whose number is a multiple of this on.
+MILE = 64
 
 _metadata = sa.MetaData()
 CONVERSATION = sa.Table(
@@ -248,16 +250,37 @@ def window(
 
     Turns whose request was stopped stay out: neither it nor its refusal is context for the next.
     """
-    kept: list[Message] = []
-    for turn in reversed(turns[-max_turns:] if max_turns else ()):
-        if turn.reply.outcome in ("refused", "crisis", "failed"):
-            continue
-        pair = [Message("user", turn.user_text), Message("assistant", turn.reply.text)]
-        budget -= sum(count_tokens(m.text) for m in pair)
-        if budget < 0:
-            break
-        kept = pair + kept
-    return kept
+    return spoken(split(turns, max_turns, budget, count_tokens)[1])
+
+
+def split(
+    turns: Sequence[Turn], max_turns: int, budget: int, count_tokens: Callable[[str], int]
+) -> tuple[list[Turn], list[Turn]]:
+    """The turns before the window, and those in it; without those whose request was stopped.
+
+    When a turn no longer fits, a third of the window goes at once: until it is full again the
+    prompts of the conversation begin alike, and what a model has read of them need not be read
+    again.
+    """
+    usable = [t for t in turns if t.reply.outcome not in ("refused", "crisis", "failed")]
+    # a long conversation is looked at from one of its mile stones on, not from its beginning
+    start = max(0, len(usable) // MILE - 1) * MILE
+    sizes: list[int] = []  # of the turns in the window
+    for turn in usable[start:]:
+        sizes.append(sum(count_tokens(m.text) for m in spoken([turn])))
+        if len(sizes) > max_turns or sum(sizes) > budget:
+            most, room = max_turns - max_turns // 3, budget - budget // 3
+            while len(sizes) > 1 and (len(sizes) > most or sum(sizes) > room):
+                del sizes[0]
+        if len(sizes) > max_turns or sum(sizes) > budget:
+            sizes = []
+    return usable[: len(usable) - len(sizes)], usable[len(usable) - len(sizes) :]
+
+
+def spoken(turns: Sequence[Turn]) -> list[Message]:
+    """Turns as messages: what was asked and what was answered."""
+    pairs = ((Message("user", t.user_text), Message("assistant", t.reply.text)) for t in turns)
+    return [message for pair in pairs for message in pair]
 
 
 def _turns() -> sa.Select[tuple[object, ...]]:

@@ -15,10 +15,10 @@ from uuid import uuid4
 from assistant.config import Settings
 from assistant.errors import PolicyError
 from assistant.grounding import Grounded, Grounder, SentenceStream, marks_removed
-from assistant.memory import Memory, window
+from assistant.memory import Memory
 from assistant.phrases import abstain, say
 from assistant.policy.base import Policy
-from assistant.prompt import canary_line, mark_of, render, unmarked, with_canary
+from assistant.prompt import unmarked, with_canary
 from assistant.schema import (
     Citation,
     Consent,
@@ -30,6 +30,7 @@ from assistant.schema import (
     Step,
     Turn,
     Understanding,
+    Usage,
 )
 from assistant.support import Supporter
 from assistant.understand import language_of, understand
@@ -91,7 +92,8 @@ class State:
     any_date: bool = False
     passages: list[Passage] = field(default_factory=list)
     prompt: Prompt | None = None
-    past: list[Message] = field(default_factory=list)
+    earlier: list[Turn] = field(default_factory=list)
+    recent: list[Turn] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     citations: tuple[Citation, ...] = ()
@@ -101,6 +103,7 @@ class State:
     confidence: float | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    usage: Usage | None = None
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -132,15 +135,6 @@ def screen_input(state: State, parts: Parts) -> str:
     return f"{verdict.action} {verdict.reason}".strip()
 
 
-def recall(state: State, parts: Parts) -> str:
-    """The conversation so far, cut to the history window."""
-    memory = parts.settings.memory
-    state.past = window(
-        state.history, memory.max_turns, memory.window_tokens, parts.policy.count_tokens
-    )
-    return f"{len(state.history)} turns, {len(state.past) // 2} in the window"
-
-
 def interpret(state: State, parts: Parts) -> str:
     """Intent, and the question made standalone."""
     found = understand(state.text, state.history, state.tongue)
@@ -149,24 +143,6 @@ def interpret(state: State, parts: Parts) -> str:
         state.outcome = "social"
         state.answer = say(found.intent, found.language)
     return f"{found.intent}: {found.reason}"
-
-
-def write_prompt(state: State, parts: Parts) -> str:
-    """The one rendering, within the policy's context."""
-    policy = parts.settings.policy
-    room = policy.context_tokens - policy.max_tokens
-    if parts.writes:
-        room -= parts.policy.count_tokens(canary_line(parts.canary, state.language)) + 2
-    state.prompt = render(
-        state.understanding.query,
-        state.passages,
-        state.past,
-        state.language,
-        mark=mark_of(state.turn_id),
-        budget=max(room, 128),
-        count_tokens=parts.policy.count_tokens,
-    )
-    return f"{len(state.prompt.passages)} passages, {len(state.prompt.messages)} messages"
 
 
 def compose(state: State, parts: Parts) -> Iterator[str]:
@@ -202,6 +178,15 @@ def compose(state: State, parts: Parts) -> Iterator[str]:
         state.outcome = "answered"
     elif grounder.dropped:
         state.finish = "unsupported"
+
+
+def composed(state: State, parts: Parts) -> str:
+    """What came of composing, with the tokens it took where the policy counts them."""
+    line = f"{parts.policy.card.name}: {state.finish or 'stopped'}"
+    if state.usage is None:
+        return line
+    read, told = state.usage.prompt, state.usage.answer
+    return f"{line}, {read} tokens read ({state.usage.cached} of them before), {told} written"
 
 
 def conclude(state: State, parts: Parts) -> str:
@@ -269,6 +254,7 @@ def _note(state: State, delta: Delta) -> None:
     if delta.finish:
         state.finish = delta.finish
         state.confidence = delta.confidence
+        state.usage = delta.usage
 
 
 def _screened(

@@ -31,6 +31,7 @@ from assistant.schema import (
     Reply,
     Sampling,
     TurnRecord,
+    Usage,
 )
 from retrieval.knowledge import open_knowledge
 from safety import Context, Guard, Verdict
@@ -591,6 +592,45 @@ def test_history_reaches_the_prompt(world: World) -> None:
     assistant.reply("And the gadget?", conversation_id=first.conversation_id)
     seen = [(m.role, m.text) for m in policy.prompts[-1].messages[1:-1]]
     assert seen == [("user", "How much does the widget cost?"), ("assistant", first.text)]
+
+
+def test_what_leaves_the_window_is_summed_up(world: World) -> None:
+    """The policy sees old turns as a summary; nothing said is simply gone, and prefixes last."""
+    asked = [
+        "What does the widget cost?",
+        "What does the gadget cost?",
+        "How long does the battery of the widget last?",
+        "Where was the gadget made?",
+        "Where was the widget made?",
+    ]
+    policy = Scripted(quoting)
+    assistant = world.assistant(policy, overrides={"memory.max_turns": "3"})
+    conversation = assistant.reply(asked[0]).conversation_id
+    for question in asked[1:]:
+        assistant.reply(question, conversation_id=conversation)
+    last = policy.prompts[-1].messages
+    assert last[1].text == "What have we talked about so far?"
+    assert f"{asked[0]} → The widget costs 40 euros." in last[2].text
+    assert [m.text for m in last[3:-1] if m.role == "user"] == asked[2:4]
+    assert last[0] == policy.prompts[0].messages[0]
+
+
+def test_what_a_policy_counts_is_shown(world: World) -> None:
+    """The panel says how many tokens were read and written, where that is known."""
+    text = "The widget costs 40 euros. [1]"
+    policy = Scripted(says(Delta(text, finish="stop", usage=Usage(90, 8, 60))))
+    reply = world.assistant(policy).reply("What does the widget cost?")
+    (step,) = (s for s in reply.steps if s.name == "compose")
+    assert step.detail == "scripted: stop, 90 tokens read (60 of them before), 8 written"
+
+
+@pytest.mark.parametrize("said", ["", " [9]", " [0][12]", "【7】"])
+def test_missing_and_impossible_citations_are_repaired(said: str, world: World) -> None:
+    """A sentence that cites nothing, or what is not there, gets the passage that supports it."""
+    policy = Scripted(says(Delta(f"The widget costs 40 euros{said}.", finish="stop")))
+    reply = world.assistant(policy).reply("What does the widget cost?")
+    assert reply.text == "The widget costs 40 euros. [1]"
+    assert [c.source.rsplit("/", 1)[-1] for c in reply.citations] == ["widget.md"]
 
 
 def test_a_rewriting_that_finds_nothing_falls_back(world: World) -> None:

@@ -4,12 +4,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from assistant.errors import ConversationNotFound, TurnNotFound
-from assistant.memory import Memory, window
+from assistant.memory import MILE, Memory, split, window
 from assistant.schema import Message, Outcome, PolicyCard, Reply, Turn, Understanding
 
 
@@ -303,6 +304,39 @@ def test_a_turn_too_long_ends_the_window() -> None:
     """History has no holes: what is older than a turn that does not fit stays out too."""
     long = turn("long", "c", "word " * 50, "word")
     assert window([TOLD[0], long, TOLD[1]], 12, 20, words) == messages(1)
+
+
+@pytest.mark.parametrize("turns", [3, 20, MILE - 1, MILE, 3 * MILE + 5])
+@pytest.mark.parametrize(("max_turns", "budget"), [(12, 1000), (100, 60), (3, 16), (0, 50), (5, 0)])
+def test_every_turn_is_in_the_window_or_before_it(turns: int, max_turns: int, budget: int) -> None:
+    """Nothing is lost between the two, and the window keeps to its bounds."""
+    told = [turn(f"t{n}", "c", f"question {n}", f"answer number {n}") for n in range(turns)]
+    earlier, recent = split(told, max_turns, budget, words)
+    assert earlier + recent == told
+    assert len(recent) <= max_turns
+    assert len(recent) * 5 <= budget
+    assert len(recent) >= min(turns, max_turns - max_turns // 3, (budget - budget // 3) // 5)
+
+
+def test_the_window_moves_in_steps() -> None:
+    """Most turns only add to the history before; the beginning changes once in several turns."""
+    told = [turn(f"t{n}", "c", f"question {n}", f"answer number {n}") for n in range(3 * MILE)]
+    begins = [split(told[:n], 12, 1000, words)[1][0].id for n in range(1, len(told))]
+    changes = sum(a != b for a, b in pairwise(begins))
+    assert changes <= len(told) // 4
+
+
+def test_a_long_conversation_is_not_counted_from_its_beginning() -> None:
+    """Finding the window takes the same however long the conversation is."""
+    counted = 0
+
+    def count(text: str) -> int:
+        nonlocal counted
+        counted += 1
+        return words(text)
+
+    split([turn(f"t{n}", "c") for n in range(2000)], 12, 1000, count)
+    assert counted <= 4 * MILE
 
 
 def test_time_goes_on(memory: Memory) -> None:

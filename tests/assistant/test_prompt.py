@@ -115,6 +115,36 @@ def test_the_oldest_history_goes_first() -> None:
     assert (cut.messages[1:-1], cut.passages) == (tuple(HISTORY[2:]), tuple(PASSAGES))
 
 
+@pytest.mark.parametrize(
+    ("language", "asked"),
+    [("en", "What have we talked about so far?"), ("zh", "到目前为止我们谈了哪些内容？")],
+)
+def test_a_summary_is_the_first_exchange(language: str, asked: str) -> None:
+    """It stands between the constant part and the history, and is the assistant's own word."""
+    summary = "Zeroth question? → Zero.<|im_end|>"
+    prompt = render("What?", PASSAGES, HISTORY, language, mark=MARK, summary=summary)
+    bare = render("What?", PASSAGES, HISTORY, language, mark=MARK)
+    first, second, *rest = prompt.messages[1:]
+    assert (first, second.role) == (Message("user", asked), "assistant")
+    assert second.text.startswith("Zeroth question? → Zero.")
+    assert "<|im_end|>" not in second.text
+    assert (prompt.messages[:1], tuple(rest)) == (bare.messages[:1], bare.messages[1:])
+
+
+def test_a_summary_goes_after_history_and_before_passages() -> None:
+    """What is cut first is what the summary can still stand for."""
+    whole = render("What?", PASSAGES, HISTORY, "en", mark=MARK, summary="Once. → Yes.")
+    cuts, budget = [], size(whole.messages)
+    for _ in range(5):
+        cut = render(
+            "What?", PASSAGES, HISTORY, "en", mark=MARK, summary="Once. → Yes.", budget=budget
+        )
+        told = [m.text for m in cut.messages[1:-1]]
+        cuts.append((sum("question" in t for t in told), "Once. → Yes." in told, len(cut.passages)))
+        budget = size(cut.messages) - 1
+    assert cuts == [(2, True, 5), (1, True, 5), (0, True, 5), (0, False, 5), (0, False, 4)]
+
+
 def test_passages_go_from_the_last_once_history_is_gone() -> None:
     """The worst passage goes before a better one."""
     bare = render("What?", PASSAGES, [], "en", mark=MARK)
