@@ -146,14 +146,24 @@ def beam(reader: Reader, paths: Paths, width: int, begun: Path = ()) -> Answer:
     return Answer(path, logprobs, reader.forwards)
 
 
-def score(
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Token `at` of answer `row`, where `allowed` were; `logprobs` (len(allowed),) float32."""
+
+    row: int
+    at: int
+    allowed: Path
+    logprobs: Tensor
+
+
+def decisions(
     model: Any,
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
     trees: Sequence[Paths],
     temperature: float = 1.0,
-) -> list[Tensor]:
-    """Log-probs of the tokens of many answers, in one forward pass; gradients flow.
+) -> list[Decision]:
+    """What many answers decide, in one forward pass; gradients flow.
 
     Args:
         model: a causal language model of transformers.
@@ -162,26 +172,41 @@ def score(
         trees: what is allowed.
         temperature: that the answers were drawn with.
 
+    Raises:
+        ValueError: an answer is not in its tree.
+    """
+    steps = [
+        (row, at, allowed)
+        for row, (answer, tree) in enumerate(zip(answers, trees, strict=True))
+        for at, allowed in enumerate(tree.along(answer))
+        if at < len(answer) and len(allowed) > 1
+    ]
+    places = [(row, len(prompts[row]) + at - 1) for row, at, _ in steps]
+    logits = _logits(model, prompts, answers, places)
+    return [
+        Decision(row, at, allowed, torch.log_softmax(values[list(allowed)] / temperature, 0))
+        for (row, at, allowed), values in zip(steps, logits, strict=True)
+    ]
+
+
+def score(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    trees: Sequence[Paths],
+    temperature: float = 1.0,
+) -> list[Tensor]:
+    """Log-probs of the tokens of many answers; arguments and errors as in `decisions`.
+
     Returns:
         (len(answer),) float32 for each, 0 where a token is forced.
     """
-    options = [
-        [allowed for _, allowed in zip(answer, tree.along(answer), strict=False)]
-        for answer, tree in zip(answers, trees, strict=True)
-    ]
-    places = [
-        (row, len(prompts[row]) + at - 1, at)
-        for row, steps in enumerate(options)
-        for at, allowed in enumerate(steps)
-        if len(allowed) > 1
-    ]
-    logits = _logits(model, prompts, answers, [(row, place) for row, place, _ in places])
-    found = [[logits.new_zeros(()) for _ in answer] for answer in answers]
-    for (row, _, at), values in zip(places, logits, strict=True):
-        allowed = options[row][at]
-        logprobs = torch.log_softmax(values[list(allowed)] / temperature, 0)
-        found[row][at] = logprobs[allowed.index(answers[row][at])]
-    return [torch.stack(row) if row else logits.new_zeros(0) for row in found]
+    zero = torch.zeros((), device=model.device)
+    found = [[zero] * len(answer) for answer in answers]
+    for made in decisions(model, prompts, answers, trees, temperature):
+        token = answers[made.row][made.at]
+        found[made.row][made.at] = made.logprobs[made.allowed.index(token)]
+    return [torch.stack(row) if row else zero[None][:0] for row in found]
 
 
 def _logits(

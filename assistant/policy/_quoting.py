@@ -33,9 +33,10 @@ from retrieval.schema import Passage
 #: Sentences that are shown, and tokens of each, of a heading, and of the question.
 KEPT, TEXT, HEADING, QUESTION = 12, 40, 16, 96
 #: Where one step of a score ends and the next begins: the reranker's logit, and probabilities.
-READ_BORDERS = tuple(np.linspace(-7.0, 7.0, SCORES - 1).tolist())
-CHANCE_BORDERS = (0.01, 0.03, 0.08, 0.18, 0.35, 0.6, 0.85)
-SURE_BORDERS = (0.05, 0.15, 0.3, 0.5, 0.7, 0.85, 0.95)
+#: Chosen so that each step holds some of the sentences of training questions.
+READ_BORDERS = tuple(np.linspace(-5.0, 4.0, SCORES - 1).tolist())
+CHANCE_BORDERS = (0.005, 0.02, 0.06, 0.15, 0.3, 0.55, 0.8)
+SURE_BORDERS = (0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.998)
 
 assert len(READ_BORDERS) == SCORES - 1
 assert len(CHANCE_BORDERS) == len(SURE_BORDERS) == SECOND_SCORES - 1

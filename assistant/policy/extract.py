@@ -226,6 +226,20 @@ def fitted(resources: Resources) -> Fitted:
     Raises:
         ModelNotFound: the weights are missing, or fitted for other features.
     """
+    reader = resources.reranker.id if resources.reranker else ""
+    weights, revision, reads = ranker(reader)
+    return Fitted(weights, revision, resources if reads else replace(resources, reranker=None))
+
+
+def ranker(reader: str) -> tuple[dict[str, Weights], str, bool]:
+    """The weights for the reranker with this id, or else for none; "" is none.
+
+    Returns:
+        Weights of each language, their revision, and whether they are for that reranker.
+
+    Raises:
+        ModelNotFound: the weights are missing, or fitted for other features.
+    """
     try:
         values = json.loads(WEIGHTS.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -238,12 +252,9 @@ def fitted(resources: Resources) -> Fitted:
             f"{WEIGHTS} was fitted for other features; fit it with `python app.py train extract`"
         )
     fits = {fit["reranker"]: fit["languages"] for fit in values["fits"]}
-    reads = resources.reranker is not None and resources.reranker.id in fits
-    if not reads:
-        resources = replace(resources, reranker=None)
-    languages = fits[resources.reranker.id if resources.reranker else ""]
+    languages = fits[reader if reader in fits else ""]
     weights = {lang: _weights(part) for lang, part in languages.items()}
-    return Fitted(weights, values["revision"], resources)
+    return weights, values["revision"], reader in fits and reader != ""
 
 
 def tongue(question: str) -> str:

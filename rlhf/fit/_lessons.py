@@ -94,6 +94,7 @@ class Lesson:
 
     Attributes:
         present: whether the gold paragraph was among what could be found.
+        answers: gold spans.
         passages: heading of each passage.
         gold: of each passage, whether it is of the gold paragraph.
         spans: (passage, start, end) of each sentence, in characters of the passage.
@@ -111,6 +112,7 @@ class Lesson:
     question: str
     held: bool
     present: bool
+    answers: tuple[str, ...]
     passages: tuple[str, ...]
     gold: tuple[bool, ...]
     spans: tuple[tuple[int, int, int], ...]
@@ -165,12 +167,13 @@ def make(data: Path, folder: Path, count: int, settings: Settings) -> Iterator[s
     """
     folder.mkdir(parents=True, exist_ok=True)
     asked = plan(data)[:count]
-    state = {"version": VERSION, "passages": settings.policy.passages}
-    done = _done(folder, state)
-    if all(row.id in done for row in asked):
+    state: dict[str, object] = {"version": VERSION, "passages": settings.policy.passages}
+    if not {row.id for row in asked} - _done(folder, state):
         return
     knowledge = open_knowledge(folder / "home", settings.retrieval)
     try:
+        reader = knowledge.reranker
+        done = _done(folder, state | {"reranker": reader.id if reader else ""})
         where, _ = fill(knowledge, contexts(data), folder / "docs")
         yield f"{len(where)} paragraphs in the base, {len(done)} of {len(asked)} questions done"
         teller = _Teller(knowledge, where, settings.policy.passages)
@@ -184,6 +187,19 @@ def make(data: Path, folder: Path, count: int, settings: Settings) -> Iterator[s
                     yield f"{number} of {len(asked)} questions"
     finally:
         knowledge.close()
+
+
+def reader(folder: Path) -> str:
+    """Id of the reranker that the lessons of a folder were made with, "" for none.
+
+    Raises:
+        TrainingError: there are no lessons.
+    """
+    path = folder / "lessons.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["reranker"])
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(f"cannot read {path}: {error!r}; make the lessons again") from error
 
 
 def lessons(folder: Path, count: int | None = None) -> Iterator[Lesson]:
@@ -243,6 +259,7 @@ class _Teller:
             row.text,
             row.held,
             present and bool(row.answers),
+            row.answers,
             tuple(heading(p) for p in found),
             gold,
             tuple((c.passage, c.start, c.end) for c in evidence.candidates),
@@ -369,8 +386,8 @@ def _follow_ups(path: Path) -> Iterator[Asked]:
 def _done(folder: Path, state: Mapping[str, object]) -> set[str]:
     """Questions whose lessons are in the file; half a line at its end is taken away."""
     path, about = folder / "lessons.jsonl", folder / "lessons.json"
-    known = json.loads(about.read_text(encoding="utf-8")) if about.exists() else None
-    if known != state:
+    known = json.loads(about.read_text(encoding="utf-8")) if about.exists() else {}
+    if {key: known.get(key) for key in state} != state:
         path.unlink(missing_ok=True)
         about.write_text(json.dumps(state) + "\n", encoding="utf-8")
     text = path.read_bytes() if path.exists() else b""

@@ -1,0 +1,174 @@
+"""How well the policy decides on articles it has not seen, beside the linear ranker on the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.stats import rankdata
+from transformers import LlamaForCausalLM
+
+from assistant.policy._decode import decisions
+from assistant.policy._quoting import Layout
+from assistant.policy._ranker import answerable
+from assistant.policy._signs import LANGUAGES
+from assistant.policy.extract import MOST, Weights
+from rlhf.fit._drills import plain
+from rlhf.fit._lessons import Lesson
+
+Array = NDArray[np.float64]
+
+#: Share of answerable questions that the threshold may refuse.
+WRONGLY_REFUSED = 0.05
+#: Drills read together.
+AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What came of one lesson, by the network and by the linear ranker.
+
+    Attributes:
+        lang: of the question.
+        answerable: whether a sentence of the evidence answers.
+        first: whether the sentence each would quote first does, (network, ranker).
+        among: whether one of the first three does.
+        sure: how sure each is that there is an answer, as a logit.
+    """
+
+    lang: str
+    answerable: bool
+    first: tuple[bool, bool]
+    among: tuple[bool, bool]
+    sure: tuple[float, float]
+
+
+class Exam:
+    """Lessons that are not trained on.
+
+    Args:
+        held: the lessons.
+        weights: the linear ranker's, by language.
+        layout: of prompts.
+        dtype: of the matrix products.
+    """
+
+    def __init__(
+        self,
+        held: Sequence[Lesson],
+        weights: dict[str, Weights],
+        layout: Layout,
+        dtype: torch.dtype,
+    ) -> None:
+        self._layout, self._dtype = layout, dtype
+        self._drills = [plain(x, weights[x.lang], layout) for x in held]
+        self._ranked = [ranked(x, weights[x.lang]) for x in held]
+        self._lessons = held
+
+    def marks(self, model: LlamaForCausalLM) -> list[Mark]:
+        """Ask everything."""
+        found = []
+        rows = zip(self._lessons, self._drills, self._ranked, self._asked(model), strict=True)
+        for lesson, drill, (first, among, sure), (order, logit) in rows:
+            hits = [token in drill.right for token in order]
+            found.append(
+                Mark(
+                    lesson.lang,
+                    any(lesson.right) or bool(lesson.needed),
+                    (hits[0], first),
+                    (any(hits[:MOST]), among),
+                    (logit, sure),
+                )
+            )
+        return found
+
+    def _asked(self, model: LlamaForCausalLM) -> Iterator[tuple[list[int], float]]:
+        """Of each drill the labels, likeliest first, and the logit of quoting at all."""
+        layout = self._layout
+        for at in range(0, len(self._drills), AT_ONCE):
+            part = self._drills[at : at + AT_ONCE]
+            answers = [(layout.cite, drill.labels[0]) for drill in part]
+            with (
+                torch.inference_mode(),
+                torch.autocast(
+                    model.device.type, self._dtype, enabled=self._dtype != torch.float32
+                ),
+            ):
+                made = decisions(model, [d.ids for d in part], answers, [d.paths for d in part])
+            seen = {
+                (d.row, d.at): dict(zip(d.allowed, d.logprobs.tolist(), strict=True)) for d in made
+            }
+            for row, drill in enumerate(part):
+                first = seen[row, 0]
+                labels = seen.get((row, 1), {drill.labels[0]: 0.0})
+                order = sorted(labels, key=lambda token: -labels[token])
+                yield order, first[layout.cite] - first[layout.abstain]
+
+
+def ranked(lesson: Lesson, weights: Weights) -> tuple[bool, bool, float]:
+    """Whether the linear ranker's first sentence answers, whether one of three, and how sure."""
+    evidence = lesson.evidence(range(len(lesson.texts)))
+    scores = weights.scores(evidence.matrix)
+    answers = {*np.flatnonzero(lesson.right).tolist(), *lesson.needed}
+    hits = [int(i) in answers for i in np.argsort(-scores, kind="stable")[:MOST]]
+    sure = weights.confidence(answerable(evidence, scores))
+    return hits[0], any(hits), float(np.log(max(sure, 1e-9) / max(1 - sure, 1e-9)))
+
+
+def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float:
+    """Probability that a positive scores above a negative; NaN without both."""
+    marks = np.array(positive)
+    up, down = int(marks.sum()), int((~marks).sum())
+    if not up or not down:
+        return float("nan")
+    ranks = rankdata(scores)
+    return float((ranks[marks].sum() - up * (up + 1) / 2) / (up * down))
+
+
+def report(marks: Sequence[Mark]) -> str:
+    """A line on both; `a (b)` is the network and, on the same evidence, the linear ranker."""
+    parts = []
+    for lang in LANGUAGES:
+        mine = [m for m in marks if m.lang == lang]
+        there = [m for m in mine if m.answerable]
+        if not there:
+            continue
+        first, among = (
+            [np.mean([getattr(m, name)[who] for m in there]) for who in (0, 1)]
+            for name in ("first", "among")
+        )
+        told = [auroc([m.sure[who] for m in mine], [m.answerable for m in mine]) for who in (0, 1)]
+        parts.append(
+            f"{lang} {len(there)} answerable of {len(mine)}: first sentence right {first[0]:.3f} "
+            f"({first[1]:.3f}), one of three {among[0]:.3f} ({among[1]:.3f}), "
+            f"AUROC of abstaining {told[0]:.3f} ({told[1]:.3f})"
+        )
+    return "held out: " + "; ".join(parts)
+
+
+def calibrate(marks: Sequence[Mark]) -> dict[str, dict[str, float]]:
+    """Scale, offset and threshold of each language that has both kinds of questions."""
+    found = {}
+    for lang in LANGUAGES:
+        mine = [m for m in marks if m.lang == lang]
+        logits = np.array([m.sure[0] for m in mine])
+        there = np.array([m.answerable for m in mine], dtype=bool)
+        if not there.any() or there.all():
+            continue
+        signs = np.where(there, 1.0, -1.0)
+        start = np.array([1.0, 0.0])
+        scale, offset = minimize(_cost, start, (signs, logits), method="L-BFGS-B").x
+        sure = 1 / (1 + np.exp(-(scale * logits + offset)))
+        threshold = float(np.quantile(sure[there], WRONGLY_REFUSED))
+        found[lang] = {"scale": float(scale), "offset": float(offset), "threshold": threshold}
+    return found
+
+
+def _cost(values: Array, signs: Array, logits: Array) -> float:
+    """Of a logistic regression; the scale is held near one where there is little to fit it on."""
+    margin = signs * (values[0] * logits + values[1])
+    return float(np.logaddexp(0, -margin).mean()) + 1e-3 * float(values[0] - 1) ** 2
