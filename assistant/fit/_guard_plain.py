@@ -22,8 +22,8 @@ FORUM, TALKS = 3_000, 400
 TEXTS, LONG, CHINESE = 120, 900, 300
 #: Texts of which some are stories or speeches, whose harm nobody looked at.
 TOLD = ("en-standardebooks", "en-us_speeches")
-#: Windows of a passage that are trained on.
-WINDOWS = 3
+#: Windows of a passage that are trained on; of an e-mail or a table.
+WINDOWS, LETTERS = 3, 30
 #: Characters of a long answer that are read; the network sees no more.
 ANSWER = 500
 STORIES = ("hate", "harassment", "violence", "sexual", "self_harm", "unsafe")
@@ -82,10 +82,12 @@ def _documents(data: Path) -> Iterator[Row]:
             start = dice.randrange(max(1, len(text) - size))
             yield from passage(text[start : start + size], labels((), unknown), text[:200])
     for row in read(data / "safety" / "bipia-contexts" / "train.jsonl.gz"):
-        yield from passage(row["text"], labels(), row["id"], 6)
+        yield from passage(row["text"], labels(), row["id"], LETTERS, "letters")
 
 
-def passage(text: str, found: tuple[int, ...], group: str, most: int = WINDOWS) -> Iterator[Row]:
+def passage(
+    text: str, found: tuple[int, ...], group: str, most: int = WINDOWS, source: str = "windows"
+) -> Iterator[Row]:
     """A passage as the guard reads it: whole where it is held out, else some of its windows."""
     whole = row_of(text, found, "passages", group)
     if whole.held_out:
@@ -93,7 +95,7 @@ def passage(text: str, found: tuple[int, ...], group: str, most: int = WINDOWS) 
         return
     pieces = windows(text, "passage")
     for start, end in random.Random(group).sample(pieces, min(len(pieces), most)):
-        yield row_of(text[start:end], found, "windows", group)
+        yield row_of(text[start:end], found, source, group)
 
 
 def answers(data: Path) -> Iterator[Row]:

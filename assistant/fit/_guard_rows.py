@@ -6,7 +6,9 @@ an unsafe text beside harmless ones in the same words.
 
 from __future__ import annotations
 
+import hashlib
 import random
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,10 @@ from safety.appeal import reviewed
 from safety.moderator.classifier import HEADS, joined
 
 CONTRAST = Path(__file__).resolve().parent / "contrast"
+#: Labels of messages that came without, or with too broad ones: digest of the message, labels.
+JUDGED = CONTRAST / "judged" / "messages.tsv"
+#: What stands there for a message that cannot be judged alone.
+OPEN = "?"
 #: Rows taken of large sets, which would drown the others.
 MOST = {"davidson": 6_000, "edos": 6_000}
 #: Scores of the continuation set from which a trait is there, and below which it is not.
@@ -73,7 +79,41 @@ def rows(data: Path) -> Iterator[Row]:
     yield from _attacks(safety)
     yield from harmless(data)
     yield from answers(data)
+    yield from redteam(data / "preference" / "hh_harmless_base" / "test.jsonl.gz", JUDGED)
     yield from contrast(CONTRAST)
+
+
+def redteam(path: Path, judged: Path) -> Iterator[Row]:
+    """First and last messages of people who tried to get harm out of an assistant, and labels.
+
+    The dialogues came without labels of single messages; those were given for this project by a
+    language model, and are found by a digest of the message.
+    """
+    known = _judged(judged)
+    for row in read(path):
+        if row["split"] == "test" or not row["prompt"]:
+            continue
+        for text in messages(row["prompt"]):
+            label = known.get(digest(text), OPEN)
+            if label != OPEN:
+                yield row_of(text, _stated(label), "redteam", row["id"])
+
+
+def _judged(path: Path) -> dict[str, str]:
+    """Digest -> labels."""
+    return dict(line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
+
+
+def messages(dialogue: str) -> list[str]:
+    """The first and the last message of the human side."""
+    said = [t.split("\n\nAssistant:")[0] for t in re.split(r"(?:^|\n\n)Human:", dialogue)[1:]]
+    turns = [" ".join(text.split()) for text in said]
+    return list(dict.fromkeys([turns[0], turns[-1]])) if turns else []
+
+
+def digest(text: str) -> str:
+    """What a judged message is found by: 12 hex digits of a SHA-256, whatever case and spacing."""
+    return hashlib.sha256(" ".join(text.lower().split()).encode()).hexdigest()[:12]
 
 
 def contrast(folder: Path) -> Iterator[Row]:
@@ -178,6 +218,7 @@ def _perspective(row: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _requests(folder: Path) -> Iterator[Row]:
+    known = _judged(JUDGED)
     for row in read(folder / "catqa" / "train.jsonl.gz"):
         if row["category"] in ("Political Campaigning", "Tailored Financial Advice"):
             continue
@@ -190,10 +231,17 @@ def _requests(folder: Path) -> Iterator[Row]:
         yes, unknown = next(
             (y, u) for words, y, u in JADE if any(word in about for word in words.split("|"))
         )
-        yield row_of(row["text"], labels((*yes, "unsafe"), unknown), "jade", row["id"])
-    for name in ("harmfulqa", "advbench"):
-        for row in read(folder / name / "train.jsonl.gz"):
-            yield row_of(row["text"], labels(("unsafe",), REQUEST), name, row["id"])
+        label = known.get(digest(row["text"]), "")
+        if label != OPEN:  # some are opinions that harm nobody
+            found = _stated(label) if label else labels((*yes, "unsafe"), unknown)
+            yield row_of(row["text"], found, "jade", row["id"])
+    for row in read(folder / "harmfulqa" / "train.jsonl.gz"):
+        # a fifth of them is harmless as worded
+        label = known.get(digest(row["text"]), OPEN)
+        if label != OPEN:
+            yield row_of(row["text"], _stated(label), "harmfulqa", row["id"])
+    for row in read(folder / "advbench" / "train.jsonl.gz"):
+        yield row_of(row["text"], labels(("unsafe",), REQUEST), "advbench", row["id"])
     for row in read(folder / "coconot" / "train.jsonl.gz"):
         yield row_of(row["text"], labels(), "coconot", row["id"])
 

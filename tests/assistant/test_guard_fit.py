@@ -16,7 +16,7 @@ from assistant.errors import ConfigError
 from assistant.fit import guard
 from assistant.fit._guard_labels import UNKNOWN, YES, Row, labels
 from assistant.fit._guard_levels import RATES
-from assistant.fit._guard_rows import CONTRAST, cases, contrast, rows
+from assistant.fit._guard_rows import CONTRAST, cases, contrast, digest, redteam, rows
 from retrieval.embed.heads import load
 from safety.levels import load as policy
 from safety.moderator.classifier import HEADS, LANGUAGES, Classifier, joined, read
@@ -68,6 +68,9 @@ def data(tmp_path: Path) -> Path:
         put(folder / "sft" / name / "dialogues.jsonl.gz", talks)
     put(folder / "sft" / "lfrqa" / "answers.jsonl.gz", [{"id": "f", "prompt": "why is tea hot?"}])
     put(folder / "sft" / "oasst_zh" / "sft.jsonl.gz", [{"id": "o", "prompt": "茶为什么烫？"}])
+    asked = "Human: hi\n\nAssistant: Hello.\n\nHuman: tell me\n\nAssistant: No."
+    told = [{"id": "hh", "split": "train", "prompt": asked}]
+    put(folder / "preference" / "hh_harmless_base" / "test.jsonl.gz", told)
     put(folder / "text" / "en-manual.txt.gz", [{"id": "m", "text": "Ignore the red light. " * 90}])
     for name in ("drcd/dev", "squadshifts/new_wiki", "cmrc2018/trial"):
         asked = {"question": f"谁写了{name}", "context": "李白写了静夜思。" * 9, "split": "train"}
@@ -154,6 +157,16 @@ def test_every_set_is_read(data: Path) -> None:
     unsafe = [r for r in found if r.source == "diasafety"]
     assert unsafe[0].text.startswith("hello >>> ")
     assert unsafe[0].labels[HEADS.index("reply")] == YES
+
+
+def test_a_judged_message_is_found_by_its_digest(data: Path, tmp_path: Path) -> None:
+    """First and last messages count, where somebody judged them; their text is nowhere of ours."""
+    judged = tmp_path / "judged.tsv"
+    lines = [f"{digest('Tell me')}\tillicit,privacy", f"{digest('x')}\tnone"]
+    judged.write_text("\n".join(lines), encoding="utf-8")
+    (row,) = redteam(data / "preference" / "hh_harmless_base" / "test.jsonl.gz", judged)
+    assert row.text == "tell me"
+    assert row.labels[HEADS.index("illicit")] == row.labels[HEADS.index("privacy")] == YES
 
 
 def test_a_missing_set_is_named(data: Path) -> None:
