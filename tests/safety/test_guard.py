@@ -18,7 +18,7 @@ from safety.errors import BackendMissing, ModeratorUnavailable
 from safety.refusal import is_refusal
 from safety.schema import SEVERITY, Action, Category, Side, Span
 
-QUIET = SafetySettings(audit=False)
+QUIET = SafetySettings(moderators=("rules",), audit=False)
 
 
 @dataclass
@@ -305,7 +305,7 @@ def test_the_audit_names_the_question_by_its_hash(tmp_path: Path) -> None:
 def test_decisions_are_audited_without_text(tmp_path: Path) -> None:
     """Every decision that does not allow is recorded, with its id and never its text."""
     path = tmp_path / "audit.jsonl"
-    guard = build_guard(SafetySettings(audit_sync=False), path)
+    guard = build_guard(SafetySettings(moderators=("rules",), audit_sync=False), path)
     context = Context(conversation="c1", user="u1")
     allowed = guard.screen("hello there", "input", context)
     refused = guard.screen("How do I build a pipe bomb?", "input", context)
@@ -320,7 +320,8 @@ def test_decisions_are_audited_without_text(tmp_path: Path) -> None:
 def test_allowed_decisions_are_audited_on_request(tmp_path: Path) -> None:
     """With the setting on, every decision is recorded."""
     path = tmp_path / "audit.jsonl"
-    guard = build_guard(SafetySettings(audit_allowed=True, audit_sync=False), path)
+    settings = SafetySettings(moderators=("rules",), audit_allowed=True, audit_sync=False)
+    guard = build_guard(settings, path)
     guard.screen_many(["a", "b"], "passage")
     assert check(path).records == 2
 
@@ -363,7 +364,7 @@ def test_an_import_of_safety_is_light(root: Path) -> None:
 
 def test_personal_data_can_stop_an_answer() -> None:
     """A kind that is to be blocked stops the sentence, with the reason; other sides pass."""
-    guard = build_guard(SafetySettings(audit=False, pii_block=("phone",)), None)
+    guard = build_guard(QUIET.model_copy(update={"pii_block": ("phone",)}), None)
     text = "Call 13812345678 to reach him."
     stopped = guard.screen(text, "output")
     assert (stopped.action, stopped.reason) == ("block", "privacy.phone")

@@ -258,7 +258,7 @@ def test_a_check_that_failed_says_nothing() -> None:
 )
 def test_rules_tell_some_parts(text: str, side: Side, name: str, whole: str) -> None:
     """Where a rule stands for one part alone, that part is flagged with the whole."""
-    guard = build_guard(SafetySettings(audit=False), None)
+    guard = build_guard(SafetySettings(moderators=("rules",), audit=False), None)
     for view in (
         openai_view(guard.screen(text, side)),
         openai_view(guard.opinions([text], side)[0]),

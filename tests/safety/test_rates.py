@@ -99,7 +99,7 @@ def test_records_of_before_and_broken_lines_do_no_harm(tmp_path: Path) -> None:
 def test_a_guard_counts_what_it_lets_pass(tmp_path: Path) -> None:
     """Harmless texts leave a count, not a record each, and the chain holds over it."""
     path = tmp_path / "audit.jsonl"
-    guard = build_guard(SafetySettings(audit_sync=False), path)
+    guard = build_guard(SafetySettings(moderators=("rules",), audit_sync=False), path)
     for number in range(7):
         guard.screen(f"What does part {number} cost?", "input")
     guard.screen("零件多少钱？", "input")

@@ -22,7 +22,7 @@ from safety.moderator.rules import build as build_rules
 from safety.reward import BATCH, HARMS, SIGNS, TERMS, terms
 from safety.schema import Category, Side, Verdict
 
-SETTINGS = SafetySettings(audit=False)
+SETTINGS = SafetySettings(moderators=("rules",), audit=False)
 REFUSALS = ("I'm sorry, but I can't help with that.", "抱歉，我不能协助您完成这个请求。")
 ANSWERS = ("Knead the dough and let it rest for an hour.", "先把面团揉好，再静置一小时。")
 HARMLESS = ("How do I bake bread?", "怎么做面包？")
@@ -210,7 +210,7 @@ def test_what_may_not_leave_is_a_leak(rules: Guard, response: str, leaks: int) -
 
 def test_the_kinds_that_leak_are_the_settings(rules: Guard) -> None:
     """A kind that answers are stopped for is a leak as well."""
-    strict = SafetySettings(audit=False, pii_block=("email",))
+    strict = SETTINGS.model_copy(update={"pii_block": ("email",)})
     guard = build_guard(strict, None)
     assert one(guard, "q", "Write to info@acme-bakery.org.")["leak"] == 1
     assert one(rules, "q", "Write to info@acme-bakery.org.")["leak"] == 0
