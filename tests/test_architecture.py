@@ -63,6 +63,7 @@ HEAVY = {
         "assistant/policy/quote.py",
         "assistant/policy/_decode.py",
         "assistant/fit/guard.py",
+        "assistant/fit/support.py",
         "retrieval/embed/*.py",
         "retrieval/rerank/*.py",
         "retrieval/fit/*.py",
@@ -72,7 +73,11 @@ HEAVY = {
         "rlhf/fit/sft.py",
         "rlhf/fit/_exam.py",
     ),
-    "sklearn": ("assistant/fit/guard.py", "assistant/fit/_guard_levels.py"),
+    "sklearn": (
+        "assistant/fit/guard.py",
+        "assistant/fit/_guard_levels.py",
+        "assistant/fit/support.py",
+    ),
     "openvino": ("retrieval/embed/_openvino.py",),
     "transformers": (
         "assistant/policy/local.py",
