@@ -189,6 +189,8 @@ def measured(guard: Guard, name: str, rows: list[Row], folders: Sequence[Path]) 
             intervals[metric + suffix] = [_rounded(v) for v in interval]
         values[f"n{suffix}"] = int(here.sum())
         values[f"base_rate{suffix}"] = _rounded(float(labels[here].mean()) if here.any() else None)
+    if rows and "functionality" in rows[0]:
+        values["functions"] = functions(rows, labels, scores >= EVEN)
     if name == "bipia-attacks":
         carriers = read(folders, "bipia-contexts")
         if carriers:
@@ -196,6 +198,17 @@ def measured(guard: Guard, name: str, rows: list[Row], folders: Sequence[Path]) 
     if found.faults:
         values["faults"] = found.faults
     return {**values, "ci": intervals}
+
+
+def functions(
+    rows: Sequence[Row], labels: measures.Bools, said: measures.Bools
+) -> dict[str, float | None]:
+    """Share of right decisions by what a row tests, worst first."""
+    groups: dict[str, list[bool]] = {}
+    for row, right in zip(rows, (labels == said).tolist(), strict=True):
+        groups.setdefault(str(row["functionality"]), []).append(right)
+    shares = {name: sum(found) / len(found) for name, found in groups.items()}
+    return {name: _rounded(shares[name]) for name in sorted(shares, key=shares.__getitem__)}
 
 
 def moderation(found: Judged) -> dict[str, Any]:
@@ -306,7 +319,9 @@ def _lines(name: str, values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     lines = []
     intervals = values.get("ci", {})
     for metric, value in values.items():
-        if metric == "ci" or metric.split("_")[0] in ("n", "base"):
+        if metric == "functions":
+            lines += [(f"{name} {what}", f"{share}", "right") for what, share in value.items()]
+        if metric in ("ci", "functions") or metric.split("_")[0] in ("n", "base"):
             continue
         suffix = f"_{metric.split('_', 1)[-1]}"
         rows = values.get(f"n{suffix}", values.get("n", ""))

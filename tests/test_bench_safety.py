@@ -180,3 +180,18 @@ def test_a_plain_disguise_is_undone_whole(name: str) -> None:
     disguise = next(d for d in DISGUISES if d.name == name)
     assert obfuscation.restored(disguise, "The museum opens in May, at ten.") == 1.0
     assert normalize("The museum").text == "the museum"
+
+
+def test_what_a_row_tests_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Functional sets show the share of right decisions by function, worst first."""
+    rows = [
+        {"text": "I hate rain", "label_gold": "non-hateful", "functionality": "thing"},
+        {"text": "lovely day", "label_gold": "hateful", "functionality": "missed"},
+        {"text": "good day", "label_gold": "non-hateful", "functionality": "thing"},
+    ]
+    put(tmp_path, "hatecheck", rows)
+    safety.main(["--data", str(tmp_path), "--sets", "hatecheck", *RULES])
+    found = last_line(capsys)
+    functions = found.get("results", found)["hatecheck"]["functions"]
+    assert functions == {"missed": 0.0, "thing": 1.0}
+    assert list(functions) == ["missed", "thing"]
