@@ -49,43 +49,46 @@ class Reader:
         """Logits of what follows prompt and `path`, (vocabulary,) float32 on the CPU."""
         whole = (*self._ids, *path)
         if self._last is None or whole != self._read:
-            known = _common(self._read, whole[:-1])
-            if known < len(self._read):
-                self._cache.crop(known - len(self._read))  # negative: how many go
-            self._last = self._forward([list(whole[known:])], self._cache)[0, -1]
-            self._read = whole
+            self._keep(_common(self._read, whole[:-1]))
+            out = self._forward([whole[len(self._read) :]], self._cache, 1)
+            self._cache, self._read = out.past_key_values, whole
+            self._last = out.logits[0, -1].float().cpu()
         return self._last
 
     def after_each(self, paths: Sequence[Path]) -> Tensor:
         """The same for several paths at once, (paths, vocabulary)."""
-        size = len(self._ids)
-        if len(self._read) < size:
-            self.after(())
         if not any(paths):
             return self.after(()).expand(len(paths), -1)
-        if len(self._read) > size - 1:
-            self._cache.crop(size - 1 - len(self._read))
-            self._read, self._last = self._ids[: size - 1], None
+        if len(self._read) < len(self._ids):
+            self.after(())
+        self._keep(len(self._ids) - 1)
         cache = copy.deepcopy(self._cache)
-        cache.batch_repeat_interleave(len(paths))
+        if cache is not None:
+            cache.batch_repeat_interleave(len(paths))
         longest = max(map(len, paths))
-        rows = [[self._ids[-1], *path, *[0] * (longest - len(path))] for path in paths]
-        found = self._forward(rows, cache)
-        return torch.stack([row[len(path)] for row, path in zip(found, paths, strict=True)])
+        rows = [(*self._ids[-1:], *path, *[0] * (longest - len(path))) for path in paths]
+        found = self._forward(rows, cache, 0).logits
+        last = [row[len(path)] for row, path in zip(found, paths, strict=True)]
+        return torch.stack(last).float().cpu()
 
-    def _forward(self, rows: list[list[int]], cache: Any) -> Tensor:
-        """Logits of all new places but the prompt's, of which the last one is enough."""
+    def _keep(self, size: int) -> None:
+        """Forget what was read but its first `size` tokens."""
+        gone = len(self._read) - size
+        if gone:
+            self._last, self._read = None, self._read[:size]
+            if size:
+                self._cache.crop(-gone)
+            else:
+                self._cache = None
+
+    def _forward(self, rows: Sequence[Path], cache: Any, keep: int) -> Any:
+        """Read on, with the logits of the last `keep` places, 0 for all."""
         ids = torch.tensor(rows, device=self._model.device)
-        keep = 1 if cache is None or len(rows) == 1 else 0
+        self.forwards += 1
         with torch.inference_mode():
-            out = self._model(
+            return self._model(
                 input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=keep
             )
-        if len(rows) == 1:
-            self._cache = out.past_key_values
-        self.forwards += 1
-        found: Tensor = out.logits.float().cpu()
-        return found
 
 
 def sample(

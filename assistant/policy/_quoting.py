@@ -9,9 +9,9 @@ evidence, question, and then the assistant's turn:
 
 The sentences are the best ones by the linear ranker (`_ranker`), in the order of their passages,
 each behind its label and two scores: what the reranker makes of it (`r`) and the linear model's
-probability that it is the one (`e`). The `e` after <evidence> is the linear model's probability
-that any sentence answers. An answer is `<cite> <s2> <end>`, with up to three labels, or
-`<abstain> <end>`. Texts are cut here; what is quoted is whole.
+probability that it is the one (`e`). Without a reranker there is no `r`. The `e` after <evidence>
+is the linear model's probability that any sentence answers. An answer is `<cite> <s2> <end>`, with
+up to three labels, or `<abstain> <end>`. Texts are cut here; what is quoted is whole.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tokenizers import Tokenizer
 from assistant.policy._ranker import READ, Candidate, Evidence, answerable
 from assistant.policy._signs import LABELS, SCORES, SECOND_SCORES, Sign, encode, sign
 from assistant.policy._trie import Path, Paths
-from assistant.policy.extract import MOST, Weights, inside, quotes, tongue
+from assistant.policy.extract import MOST, Fitted, Weights, inside, quotes, tongue
 from assistant.schema import Prompt
 from retrieval.schema import Passage
 
@@ -46,14 +46,15 @@ assert len(CHANCE_BORDERS) == len(SURE_BORDERS) == SECOND_SCORES - 1
 class Line:
     """A sentence as it is shown.
 
-    `passage` tells sentences of one passage from those of others; `read` is the reranker's logit;
-    `chance` the linear model's probability in [0, 1] that it is the one that answers.
+    `passage` tells sentences of one passage from those of others; `read` is the reranker's logit,
+    None where there is no reranker; `chance` is the linear model's probability in [0, 1] that it
+    is the one that answers.
     """
 
     passage: int
     heading: str
     text: str
-    read: float
+    read: float | None
     chance: float
 
 
@@ -84,13 +85,14 @@ def heading(passage: Passage) -> str:
     return " > ".join(dict.fromkeys(part for part in parts if part))
 
 
-def shown(evidence: Evidence, headings: Sequence[str], weights: Weights) -> Shown:
+def shown(evidence: Evidence, headings: Sequence[str], weights: Weights, *, reads: bool) -> Shown:
     """Choose what is shown.
 
     Args:
         evidence: at least one candidate.
         headings: of each passage.
         weights: of the question's language.
+        reads: whether a reranker has read the sentences.
     """
     scores = weights.scores(evidence.matrix)
     odds = np.exp(scores - scores.max())
@@ -103,7 +105,7 @@ def shown(evidence: Evidence, headings: Sequence[str], weights: Weights) -> Show
             found[i].passage,
             headings[found[i].passage],
             found[i].text,
-            float(evidence.matrix[i, READ]),
+            float(evidence.matrix[i, READ]) if reads else None,
             float(odds[i]),
         )
         for i in kept
@@ -143,9 +145,10 @@ class Layout:
             if line.heading and line.passage != last:
                 found += [sign(made, "heading"), *made.encode(line.heading).ids[:HEADING]]
             last = line.passage
-            read, chance = bisect(READ_BORDERS, line.read), bisect(CHANCE_BORDERS, line.chance)
-            found += encode(made, [Sign(f"s{label}"), Sign(f"r{read}"), Sign(f"e{chance}")])
-            found += self._text(line.text)
+            signs = [Sign(f"s{label}"), Sign(f"e{bisect(CHANCE_BORDERS, line.chance)}")]
+            if line.read is not None:
+                signs.insert(1, Sign(f"r{bisect(READ_BORDERS, line.read)}"))
+            found += [*encode(made, signs), *self._text(line.text)]
         asked = made.encode(question).ids
         if len(asked) > QUESTION:
             asked = [*asked[: QUESTION // 2], *asked[-QUESTION // 2 :]]
@@ -169,7 +172,7 @@ class Layout:
         self,
         prompt: Prompt,
         evidence: Evidence,
-        weights: Weights,
+        fitted: Fitted,
         barred: Sequence[tuple[int, int, int]] = (),
     ) -> Offer:
         """Lay out a prompt.
@@ -177,11 +180,13 @@ class Layout:
         Args:
             prompt: question and passages.
             evidence: of the prompt.
-            weights: of the question's language.
+            fitted: the linear ranker.
             barred: spans (passage number, start, end) that must not be quoted again.
         """
         headings = [heading(p) for p in prompt.passages]
-        seen = shown(evidence, headings, weights)
+        weights = fitted.weights[tongue(prompt.question)]
+        reads = fitted.resources.reranker is not None
+        seen = shown(evidence, headings, weights, reads=reads)
         found = [evidence.candidates[i] for i in seen.kept]
         labels = range(1, len(found) + 1)
         ids = self.prompt(prompt.question, seen.lines, seen.sure, labels)

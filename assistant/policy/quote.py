@@ -33,7 +33,7 @@ from assistant.policy._ranker import weigh
 from assistant.policy._signs import SPELLINGS
 from assistant.policy.base import Resources
 from assistant.policy.extract import Fitted, fitted, inside, tongue
-from assistant.policy.local import DTYPES
+from assistant.policy.local import AUTO, DTYPES
 from assistant.schema import Delta, PolicyCard, Prompt, Sampling
 
 logger = logging.getLogger(__name__)
@@ -119,11 +119,10 @@ class Quote:
         evidence = weigh(prompt, self._fitted.resources)
         if evidence is None:
             return [Delta("", finish="abstain", confidence=0.0)]
-        weights = self._fitted.weights[tongue(prompt.question)]
         barred: list[tuple[int, int, int]] = []
         sure = 0.0
         for number in range(sampling.variant + 1):
-            offer = self._layout.offer(prompt, evidence, weights, barred)
+            offer = self._layout.offer(prompt, evidence, self._fitted, barred)
             if not offer.candidates:
                 break
             last = number == sampling.variant
@@ -206,18 +205,21 @@ def build(options: PolicySettings, resources: Resources) -> Quote:
         ConfigError: device or dtype do not exist here.
         ModelNotFound: a file is missing, damaged, pickled, or of another model.
     """
-    if options.dtype not in DTYPES:
-        raise ConfigError(f"no dtype {options.dtype!r} for quoting; there are: {', '.join(DTYPES)}")
+    if options.dtype not in (AUTO, *DTYPES):
+        raise ConfigError(f"no dtype {options.dtype!r}; there are: {AUTO}, {', '.join(DTYPES)}")
+    dtype = options.dtype
+    if dtype == AUTO:  # a network this small gains nothing from less on a processor
+        dtype = "bfloat16" if options.device.startswith("cuda") else "float32"
     folder = find(options.model) if options.model else MODEL
     check(folder, "model")
     made = _tokenizer(folder)
-    model = _network(folder, made, options.dtype, options.device)
+    model = _network(folder, made, dtype, options.device)
     card = PolicyCard(
         name="quote",
         model=folder.name,
         revision=revision(folder),
         engine=f"transformers {transformers.__version__}",
-        dtype=options.dtype,
+        dtype=dtype,
     )
     logger.info("model loaded model=%s revision=%s", card.model, card.revision[:12])
     read = fitted(resources)

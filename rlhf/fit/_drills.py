@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -32,6 +32,8 @@ THINNED, MOST_GONE = 0.3, 0.6
 WIDER, SHUFFLED, RELABELLED = 0.2, 0.3, 0.3
 #: Standard deviation of what is added to the reranker's logit, by how often it is.
 NOISE, NOISY = 1.0, 0.2
+#: How often there is no reranker.
+UNREAD = 0.1
 #: Sets the reranker was trained on: its scores are too good there, so noise is added always.
 READ_BEFORE = ("squadshifts/new_wiki", "cmrc2018/trial", "covidqa", "crossed")
 #: Characters of an answer that is not found in other texts by chance.
@@ -77,6 +79,8 @@ def varied(lesson: Lesson, weights: Weights, layout: Layout, dice: random.Random
     seen = _shown(lesson, kept, weights)
     noisy = lesson.kind in READ_BEFORE or dice.random() < NOISY
     lines = [_noised(line, dice) if noisy else line for line in seen.lines]
+    if dice.random() < UNREAD:
+        lines = [replace(line, read=None) for line in lines]
     order = list(range(len(lines)))
     if dice.random() < SHUFFLED:
         passages = list(dict.fromkeys(line.passage for line in lines))
@@ -87,7 +91,7 @@ def varied(lesson: Lesson, weights: Weights, layout: Layout, dice: random.Random
 
 
 def _shown(lesson: Lesson, kept: Sequence[int], weights: Weights) -> Shown:
-    return shown(lesson.evidence(kept), lesson.passages, weights)
+    return shown(lesson.evidence(kept), lesson.passages, weights, reads=lesson.read)
 
 
 def _kept(lesson: Lesson, dice: random.Random) -> list[int]:
@@ -115,9 +119,8 @@ def _saying(lesson: Lesson) -> set[int]:
 
 
 def _noised(line: Line, dice: random.Random) -> Line:
-    return Line(
-        line.passage, line.heading, line.text, line.read + dice.gauss(0, NOISE), line.chance
-    )
+    read = None if line.read is None else line.read + dice.gauss(0, NOISE)
+    return replace(line, read=read)
 
 
 def _drill(

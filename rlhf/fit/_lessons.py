@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from assistant.config import Settings
 from assistant.fit.base import Question, fill
 from assistant.policy._quoting import heading
-from assistant.policy._ranker import Candidate, Evidence, weigh
+from assistant.policy._ranker import READ, Candidate, Evidence, weigh
 from assistant.policy.base import Resources
 from assistant.schema import Prompt
 from retrieval.fit._glossary import FOLDER, share
@@ -122,6 +122,11 @@ class Lesson:
     right: tuple[bool, ...]
     needed: tuple[int, ...]
     terms: int
+
+    @property
+    def read(self) -> bool:
+        """Whether a reranker has read the sentences."""
+        return bool(self.matrix[:, READ].any())
 
     def evidence(self, kept: Sequence[int]) -> Evidence:
         """The evidence as it were with these sentences only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,11 +35,14 @@ def tokenizer() -> Tokenizer:
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=300,
-        special_tokens=list(SPELLINGS.values()),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     made.train_from_iterator(TEXTS * 4, trainer)
+    learnt = json.loads(made.to_str())["model"]
+    vocabulary = learnt["vocab"]
+    vocabulary |= {s: len(vocabulary) + n for n, s in enumerate(SPELLINGS.values())}
+    made.model = models.BPE(vocabulary, [(a, b) for a, b in learnt["merges"]])
     return made
 
 

@@ -1,0 +1,386 @@
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from assistant.config import Settings
+from assistant.policy._decode import decisions
+from assistant.policy._quoting import Layout
+from assistant.policy._ranker import FEATURES, READ, Candidate
+from assistant.policy._signs import SPELLINGS
+from assistant.policy.extract import ranker
+from retrieval.config import EmbedSettings, RerankSettings, RetrievalSettings
+from rlhf.errors import TrainingError
+from rlhf.fit import _lessons
+from rlhf.fit._drills import READ_BEFORE, doubtful, plain, varied
+from rlhf.fit._exam import Mark, auroc, calibrate, ranked, report
+from rlhf.fit._lessons import Lesson, lessons, make, marked, plan, reader
+from rlhf.fit.sft import Plan, Trainer, begin, loss
+from tests.assistant.policies import passage
+from tests.assistant.quoters import tokenizer
+
+LAYOUT = Layout(tokenizer())
+WEIGHTS, _, _ = ranker("")
+CONFIG = LlamaConfig(
+    vocab_size=tokenizer().get_vocab_size(),
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=2,
+    max_position_embeddings=1024,
+    tie_word_embeddings=True,
+)
+PLAN = Plan(
+    steps=4, rows=4, at_once=2, warmup=1, rate=1e-3, save_every=2, check_every=4, questions=8
+)
+
+
+def lesson(number: int, lang: str = "en", size: int = 6, right: Sequence[int] = (2,)) -> Lesson:
+    """A question whose marked sentences the linear ranker finds likely."""
+    draw = np.random.default_rng(number)
+    matrix = draw.normal(size=(size, len(FEATURES))) * 0.1
+    matrix[list(right), 0] += 1.0
+    texts = tuple(f"Pump {n} of hall {number} runs {n + 3} hours." for n in range(size))
+    return Lesson(
+        f"q{number}",
+        "squad/squad2_dev",
+        lang,
+        f"How long does pump {number} run?",
+        held=number % 4 == 0,
+        present=bool(right),
+        answers=tuple(f"{n + 3} hours" for n in right),
+        passages=("Halls", "Pumps"),
+        gold=(bool(right), False),
+        spans=tuple((n // 4, 50 * (n % 4), 50 * (n % 4) + 40) for n in range(size)),
+        texts=texts,
+        matrix=matrix,
+        rarest=(True,) * size,
+        right=tuple(n in right for n in range(size)),
+        needed=(),
+        terms=4,
+    )
+
+
+KNOWN = [
+    lesson(n, lang, right=() if n % 5 == 3 else (n % 3,))
+    for n, lang in enumerate(["en", "zh"] * 12)
+]
+
+
+def trainer(folder: Path, plan: Plan = PLAN, known: Sequence[Lesson] = KNOWN) -> Trainer:
+    """A run of a tiny network on made-up lessons."""
+    return Trainer(folder, tokenizer(), known, WEIGHTS, plan, "cpu", folder, CONFIG)
+
+
+def test_a_right_sentence_is_asked_for_first() -> None:
+    """To quote, its label, the end; any of several right ones will do."""
+    drill = plain(lesson(1, right=(0, 4)), WEIGHTS["en"], LAYOUT)
+    tokens = LAYOUT.labels
+    assert drill.answer == (LAYOUT.cite, tokens[0], LAYOUT.end)
+    assert drill.targets == {
+        0: frozenset({LAYOUT.cite}),
+        1: frozenset({tokens[0], tokens[4]}),
+        2: frozenset({LAYOUT.end}),
+    }
+
+
+def test_nothing_right_is_an_abstention() -> None:
+    """And so are sentences of which only some are shown, where all are needed."""
+    for made in (lesson(1, right=()), replace(lesson(1, right=()), needed=(0, 7))):
+        drill = plain(made, WEIGHTS["en"], LAYOUT)
+        assert drill.answer == (LAYOUT.abstain, LAYOUT.end)
+        assert drill.targets == {0: frozenset({LAYOUT.abstain})}
+
+
+def test_sentences_needed_together_are_all_quoted() -> None:
+    """Each of those left is right at each step."""
+    made = replace(lesson(1, right=()), needed=(1, 3))
+    drill = plain(made, WEIGHTS["en"], LAYOUT)
+    assert drill.paths.chosen(drill.answer) == (1, 3)
+    assert drill.targets[1] == frozenset({LAYOUT.labels[1], LAYOUT.labels[3]})
+    assert drill.targets[3] == frozenset({LAYOUT.labels[3]})
+
+
+@pytest.mark.parametrize("spoken", [False, True])
+def test_every_variation_is_an_answer_of_its_tree(spoken: bool) -> None:
+    """Targets are allowed where they stand, and marked labels are of sentences that answer."""
+    layout = Layout(tokenizer(), spoken=spoken)
+    seen = set()
+    for seed in range(150):
+        made = lesson(seed, right=(seed % 6,))
+        drill = varied(made, WEIGHTS["en"], layout, random.Random(seed))
+        steps = list(drill.paths.along(drill.answer))
+        assert steps[-1] == ()
+        for at, wanted in drill.targets.items():
+            assert wanted <= set(steps[at])
+        text = tokenizer().decode(drill.ids, skip_special_tokens=False)
+        for n, token in enumerate(layout.labels, start=1):
+            if token in drill.right:
+                shown = re.split(f"{SPELLINGS[f's{n}']}(?:<r[0-9]+>)?<e[0-9]>", text)[1]
+                assert shown.startswith(made.texts[seed % 6])
+        seen.add(len(drill.targets))
+    assert seen == {1, 3, 5}
+
+
+def test_a_wrong_first_sentence_is_followed_by_a_right_one() -> None:
+    """It was not right to choose it, but it is right to go on from there."""
+    for seed in range(400):
+        drill = varied(lesson(seed, right=(3,)), WEIGHTS["en"], LAYOUT, random.Random(seed))
+        if len(drill.targets) == 5:
+            assert drill.answer[1] not in drill.targets[1]
+            assert drill.targets[2] == frozenset({LAYOUT.cite})
+            assert drill.answer[3] in drill.targets[3] == drill.targets[1]
+            return
+    pytest.fail("no wrong first sentence was drawn")
+
+
+def test_the_same_dice_give_the_same_drill() -> None:
+    """Lessons whose scores are too good are noised always, with the same noise for a seed."""
+    made = replace(lesson(1), kind=READ_BEFORE[0])
+    first, second = (varied(made, WEIGHTS["en"], LAYOUT, random.Random(5)).ids for _ in "ab")
+    assert first == second
+
+
+def test_an_unmarked_sentence_with_the_answer_is_doubtful() -> None:
+    """Such a lesson teaches nothing: it may be right and may be chance."""
+    made = lesson(1, right=())
+    assert doubtful(replace(made, answers=("8 hours",)))
+    assert not doubtful(replace(made, answers=("8",)))
+    assert not doubtful(replace(made, answers=("90 hours",)))
+    assert not doubtful(lesson(1))
+
+
+def test_answers_are_marked_where_they_stand() -> None:
+    """In the gold passage only; where an answer goes over two sentences, both are needed."""
+    body = "Cats purr. Dogs bark at night and by day. Birds sing."
+    found = [passage(body, 1), passage(body, 2)]
+    spans = [(0, 10), (11, 41), (42, 53)]
+    there = [Candidate(p, a, b, body[a:b]) for p in (0, 1) for a, b in spans]
+    assert marked(["bark"], found, [False, True], there) == ((*(False,) * 4, True, False), ())
+    assert marked(["by day. Birds"], found, [True, False], there) == ((False,) * 6, (1, 2))
+    assert marked(["Wolves"], found, [True, True], there) == ((False,) * 6, ())
+
+
+def test_the_loss_is_of_right_tokens_together() -> None:
+    """The sum of -log of what all right tokens have, over the decisions with a target."""
+    drills = [plain(x, WEIGHTS[x.lang], LAYOUT) for x in KNOWN[:3]]
+    model = tiny()
+    with torch.inference_mode():
+        found = float(loss(model, drills, torch.float32))
+        made = decisions(
+            model, [d.ids for d in drills], [d.answer for d in drills], [d.paths for d in drills]
+        )
+    total = 0.0
+    for decision in made:
+        wanted = drills[decision.row].targets[decision.at]
+        chances = dict(zip(decision.allowed, decision.logprobs.exp().tolist(), strict=True))
+        total -= float(np.log(sum(chances[token] for token in wanted)))
+    assert found == pytest.approx(total, abs=1e-4)
+
+
+def tiny() -> LlamaForCausalLM:
+    """A tiny network."""
+    torch.manual_seed(3)
+    return LlamaForCausalLM(CONFIG).eval()
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """Weights after four steps are the same, stopped in between or not; and the loss falls."""
+    whole = trainer(tmp_path / "a")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    list(whole.run())
+    first = trainer(tmp_path / "b")
+    for line in first.run():
+        if line.startswith("step 2/"):
+            break
+    second = trainer(tmp_path / "b")
+    assert second.loop.step == 2
+    list(second.run())
+    for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_steps_read_both_languages_and_no_held_article(tmp_path: Path) -> None:
+    """As many of each; which ones depends on the step alone; nothing held out is among them."""
+    made = trainer(tmp_path)
+    drills = made.drills(3)
+    assert [d.ids for d in drills] == [d.ids for d in made.drills(3)]
+    assert len(drills) == PLAN.rows
+    held = {x.question for x in KNOWN if x.held}
+    for step in range(12):
+        for drill in made.drills(step):
+            text = tokenizer().decode(drill.ids)
+            assert not any(question in text for question in held)
+
+
+def test_it_learns_to_point(tmp_path: Path) -> None:
+    """Where the first sentence is always right, forty steps take a quarter off the loss."""
+    known = [lesson(n, lang, right=(0,)) for n, lang in enumerate(["en", "zh"] * 6)]
+    plan = replace(PLAN, steps=40, rate=1e-2, save_every=10, check_every=40)
+    made = trainer(tmp_path, plan, known)
+    before = sum(float(part) for part in made._loss(0))
+    list(made.run())
+    assert sum(float(part) for part in made._loss(0)) < before * 0.75
+
+
+def test_it_begins_with_what_there_is(tmp_path: Path) -> None:
+    """A pretraining checkpoint before a model folder before chance; others' weights are refused."""
+    made = trainer(tmp_path)
+    assert made.origin == "begins with random weights"
+    made.model.save_pretrained(tmp_path / "start")
+    other = trainer(tmp_path, replace(PLAN, seed=8))
+    assert begin(other.model, tmp_path, tmp_path / "start").startswith("begins with ")
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(made.model.parameters(), other.model.parameters(), strict=True)
+    )
+    list(made.loop.run(made._loss, lambda: ""))
+    made.path.rename(tmp_path / "pretrain-x.safetensors")
+    assert trainer(tmp_path).origin == "begins with step 4 of pretrain-x.safetensors"
+    small = LlamaConfig(**{**CONFIG.to_dict(), "hidden_size": 16})
+    with pytest.raises(TrainingError, match="other weights"):
+        Trainer(tmp_path, tokenizer(), KNOWN, WEIGHTS, PLAN, "cpu", tmp_path, small)
+
+
+def test_the_exam_asks_network_and_ranker_the_same(tmp_path: Path) -> None:
+    """A mark for each held lesson; the ranker finds what its features say."""
+    made = trainer(tmp_path)
+    marks = made.exam.marks(made.model)
+    assert len(marks) == sum(x.held for x in KNOWN)
+    assert ranked(lesson(1, right=(5,)), WEIGHTS["en"])[:2] == (True, True)
+    assert "first sentence right" in report(marks)
+
+
+def test_thresholds_refuse_one_in_twenty_that_has_an_answer() -> None:
+    """The confidence rises with the logit; a language without both kinds gets none."""
+    draw = np.random.default_rng(1)
+    there = [Mark("en", True, (True, True), (True, True), (v, v)) for v in draw.normal(1, 1, 400)]
+    gone = [Mark("en", False, (False,) * 2, (False,) * 2, (v, v)) for v in draw.normal(-1, 1, 400)]
+    fits = calibrate([*there, *gone, Mark("zh", True, (True,) * 2, (True,) * 2, (0.0, 0.0))])
+    assert set(fits) == {"en"}
+    fit = fits["en"]
+    sure = [1 / (1 + np.exp(-(fit["scale"] * m.sure[0] + fit["offset"]))) for m in there]
+    assert np.mean(np.array(sure) < fit["threshold"]) == pytest.approx(0.05, abs=0.005)
+    assert fit["scale"] == pytest.approx(2, abs=0.4)
+    assert (
+        auroc([m.sure[0] for m in [*there, *gone]], [m.answerable for m in [*there, *gone]]) > 0.9
+    )
+
+
+def save(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write a gzipped JSON-lines file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def row(number: int, lang: str, **values: object) -> dict[str, object]:
+    """A question on a paragraph of its own."""
+    text = (
+        f"Pump {number} stands in hall {number}. It was built in {1900 + number} by the crew."
+        if lang == "en"
+        else f"第{number}号水泵在{number}号车间。它由夜班人员在{1900 + number}年建造。"
+    )
+    asked = f"When was pump {number} built?" if lang == "en" else f"第{number}号水泵何时建造？"
+    found: dict[str, object] = {
+        "id": f"{lang}{number}",
+        "title": f"Pump {number}",
+        "question": asked,
+        "context": text,
+        "answers": [{"text": str(1900 + number)}],
+        "is_impossible": False,
+        "lang": lang,
+        "split": "train",
+    }
+    return found | values
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a data folder with every file that is read, and rows that must not be."""
+    folder = tmp_path_factory.mktemp("data")
+    qa = folder / "qa"
+    english = [row(n, "en") for n in range(1, 7)]
+    english += [row(7, "en", is_impossible=True, answers=[]), row(8, "en", split="test")]
+    english += [row(9, "en", context="Reported in 1909 by a benchmark.")]
+    save(qa / "squad/squad2_dev.jsonl.gz", english)
+    save(qa / "xquad/en.jsonl.gz", [row(9, "en", context="Reported in 1909 by a benchmark.")])
+    for name in ("nq_oracle/dev", "squadshifts/new_wiki", "cmrc2018/dev", "cmrc2018/trial"):
+        lang = "zh" if name.startswith("cmrc") else "en"
+        save(qa / f"{name}.jsonl.gz", [row(20 + len(name), lang)])
+    save(qa / "drcd/test.jsonl.gz", [row(n, "zh") for n in range(50, 54)])
+    save(qa / "covidqa/docs.jsonl.gz", [{"id": "d", "text": "A virus. It spreads by air."}])
+    asked = {"id": "c", "doc_id": "d", "question": "How?", "answers": [{"text": "by air"}]}
+    save(qa / "covidqa/qa.jsonl.gz", [asked])
+    rewritten = {"id": "f", "history": ["Who?"], "rewrite": "Who sings?", "lang": "en"}
+    save(qa / "canard/dev.jsonl.gz", [rewritten, {**rewritten, "id": "g", "history": []}])
+    return folder
+
+
+def settings() -> Settings:
+    """Retrieval without a model."""
+    retrieval = RetrievalSettings(
+        embed=EmbedSettings(backend="hashing"), rerank=RerankSettings(backend="none")
+    )
+    return Settings(retrieval=retrieval)
+
+
+def test_the_plan_takes_both_languages_and_no_reported_row(data: Path) -> None:
+    """In turns, in an order of their own; test rows and reported paragraphs are not there."""
+    asked = plan(data)
+    assert asked == plan(data)
+    assert {a.lang for a in asked[:2]} == {"en", "zh"}
+    assert not {"en8", "en9"} & {a.id for a in asked}
+    assert {a.kind for a in asked} >= {"impossible", "follow-ups", "covidqa", "drcd/test"}
+    assert [a.text for a in asked if a.kind == "follow-ups"] == ["Who sings?"]
+
+
+def test_lessons_come_from_the_real_retrieval_and_go_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gold sentences are marked, absent paragraphs are gone, and a stopped run makes the rest."""
+    count = len(plan(data))
+    list(make(data, tmp_path / "whole", count, settings()))
+    whole = list(lessons(tmp_path / "whole"))
+    assert any(any(x.right) and x.present for x in whole)
+    for made in whole:
+        for sentence, right in zip(made.texts, made.right, strict=True):
+            assert not right or any(answer in sentence for answer in made.answers)
+        assert made.present or not any(made.right)
+        assert made.matrix.shape == (len(made.texts), len(FEATURES))
+        assert not made.matrix[:, READ].any()
+    assert any(x.answers and not x.present and not any(x.gold) for x in whole)
+    list(make(data, tmp_path / "parts", 3, settings()))
+    path = tmp_path / "parts" / "lessons.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"id": "half')
+    list(make(data, tmp_path / "parts", count, settings()))
+    assert path.read_text(encoding="utf-8") == (tmp_path / "whole" / "lessons.jsonl").read_text(
+        encoding="utf-8"
+    )
+    assert reader(tmp_path / "parts") == ""
+    monkeypatch.setattr(_lessons, "VERSION", -1)
+    list(make(data, tmp_path / "parts", 2, settings()))
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 2
+
+
+def test_missing_lessons_are_named(tmp_path: Path) -> None:
+    """And so are damaged ones."""
+    with pytest.raises(TrainingError, match=r"lessons\.jsonl"):
+        list(lessons(tmp_path))
+    with pytest.raises(TrainingError, match=r"lessons\.json"):
+        reader(tmp_path)
+    (tmp_path / "lessons.jsonl").write_text('{"id": 1}\n', encoding="utf-8")
+    with pytest.raises(TrainingError, match="make it again"):
+        list(lessons(tmp_path))
