@@ -110,6 +110,10 @@ _DETAILS_ZH = tuple(
         (r": (\d+) passages, dated (.+)$", r"：\1 段，时间范围：\2"),
         (r": (\d+) passages, of any date$", r"：\1 段，不限日期"),
         (r": (\d+) passages", r"：\1 段"),
+        (
+            r", (\d+) tokens read \((\d+) of them before\), (\d+) written",
+            r"，读入 \1 个词元（其中 \2 个此前已读），写出 \3 个",
+        ),
         (r"(\d+) set aside", r"搁置 \1 段"),
         (r"(\d+) cut\b", r"删节 \1 段"),
         (r"(\d+) pass\b", r"\1 段通过"),

@@ -198,10 +198,12 @@ def _block(number: int, passage: Passage, mark: str) -> str:
 def _marked(text: str, mark: str) -> str:
     """The text with the mark before every sentence; a line begins one."""
     starts = [start for start, _ in sentences(text)]
+    if not starts:
+        return text  # nothing in it can be read
     # white space before a sentence that opens a line is indentation: the mark goes before it
     heads = [text.rfind("\n", 0, start) + 1 for start in starts]
     cuts = [h if not text[h:s].strip() else s for h, s in zip(heads, starts, strict=True)]
     ends = [*cuts[1:], len(text)]
-    return text[: cuts[0] if cuts else 0] + "".join(
+    return text[: cuts[0]] + "".join(
         f"^{mark} {text[a:b]}" for a, b in zip(cuts, ends, strict=True)
     )

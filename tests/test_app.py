@@ -134,6 +134,29 @@ def test_why_shows_every_step(run: Run, documents: Path) -> None:
     assert (shown, why.out) == ([True] * 4, plain.out)
 
 
+def test_the_policy_is_named_in_one_word(
+    home: Path, documents: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--policy` stands before or after the command; what is not there is said in one line."""
+    given = [f"--set={k}={v}" for k, v in options(home).items() if k != "policy.backend"]
+    given += ["--set=retrieval.rerank.backend=none"]
+    app.main([*given, "ingest", str(documents)])
+    capsys.readouterr()
+    question = "What does the widget cost?"
+    for arguments in (["ask", "--policy", "echo"], ["--policy", "echo", "ask"]):
+        assert app.main([*given, *arguments, question]) == 0
+        assert "The widget costs 40 euros. [1]" in capsys.readouterr().out
+    for word, said in (
+        ("nonesuch", "no backend 'nonesuch'"),
+        ("hf:/no/such/folder", "no model folder /no/such/folder"),
+        ("openai:ftp://h#m", "'ftp://h' is no http"),
+        ("langchain:nonesuch:m", "cannot be made by LangChain"),
+        ("openai:http://h/v1", "write openai:URL#MODEL"),
+    ):
+        assert app.main([*given, "ask", "--policy", word, question]) == 1
+        assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_an_unknown_conversation_is_an_error(run: Run) -> None:
     """A mistyped id is answered with what to do."""
     ran = run("ask", "--continue", "nope", "why?")

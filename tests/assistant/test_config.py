@@ -183,3 +183,54 @@ def test_settings_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         settings.policy.backend = "echo"  # type: ignore[misc]
     assert settings.policy.backend == "extract"
+
+
+@pytest.mark.parametrize(
+    ("word", "backend", "model", "url"),
+    [
+        ("extract", "extract", "", ""),
+        ("quote", "quote", "", ""),
+        ("hf:Qwen/Qwen3-4B", "local", "Qwen/Qwen3-4B", ""),
+        ("hf:C:/models/qwen", "local", "C:/models/qwen", ""),
+        ("openai:http://h:1/v1#org/m:latest", "remote", "org/m:latest", "http://h:1/v1"),
+        ("langchain:ollama:qwen3:4b", "langchain", "ollama:qwen3:4b", ""),
+        (" extract ", "extract", "", ""),
+    ],
+)
+def test_one_word_names_the_policy(
+    word: str, backend: str, model: str, url: str, tmp_path: Path
+) -> None:
+    """All that says who answers is set by it; nothing of another policy's settings remains."""
+    file = toml(tmp_path, '[policy]\nbackend = "remote"\nmodel = "a"\nurl = "b"\nadapter = "c"\n')
+    policy = load(file=file, policy=word).policy
+    assert (policy.backend, policy.model, policy.url) == (backend, model, url)
+    assert policy.adapter == ""
+
+
+def test_a_setting_goes_before_the_word() -> None:
+    """What is set by its own name stays so."""
+    policy = load(overrides={"policy.adapter": "lora"}, policy="hf:m").policy
+    assert (policy.model, policy.adapter) == ("m", "lora")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("hf:", "'hf:' is incomplete; write hf:NAME"),
+        ("openai:http://h/v1", "write openai:URL#MODEL"),
+        ("openai:#m", "write openai:URL#MODEL"),
+        ("langchain:openai", "write langchain:PROVIDER:MODEL"),
+        ("langchain:openai: ", "write langchain:PROVIDER:MODEL"),
+        ("langchain", "write langchain:PROVIDER:MODEL"),
+        ("local", "'local' names no model; write hf:NAME"),
+        ("remote", "openai:URL#MODEL"),
+        ("ollama:qwen3", "'ollama:qwen3' is of no known kind; write hf:NAME"),
+        (":m", "no known kind"),
+        (" ", "no known kind"),
+    ],
+)
+def test_a_word_that_names_no_policy_is_explained(word: str, said: str) -> None:
+    """The message holds the word, what is wrong with it, and how to write it."""
+    message = refusal(policy=word)
+    assert said in message
+    assert repr(word) in message
