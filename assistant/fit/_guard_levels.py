@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from assistant.fit._guard_labels import UNKNOWN, YES, Row
 from safety.levels import EVEN
-from safety.moderator.classifier import ASKS, HEADS, LANGUAGES, Classifier
+from safety.moderator.classifier import ASKS, ATTACK, HEADS, LANGUAGES, Classifier
 from safety.schema import Side
 
 #: Shares of harmless texts whose probabilities are noted.
@@ -27,6 +27,10 @@ SPOKEN: dict[Side, frozenset[str]] = {
 }
 #: Held-out rows of either label that a fit of one language needs; else both languages share one.
 FEWEST = 25
+
+#: Share of the attacks that may be lost before the network sees them.
+MISSED = 0.005
+NEVER = -1e9
 
 Matrix = NDArray[np.float64]
 #: levels[side][language], a list of probabilities a head.
@@ -53,6 +57,17 @@ def joint(held: Sequence[Row], logits: Matrix) -> dict[str, list[list[float]]]:
             model.fit(logits[known, head], labels[known, head] == YES)
             lines[language].append([*model.coef_[0].tolist(), float(model.intercept_[0])])
     return lines
+
+
+def screen_of(held: Sequence[Row], shallow: Matrix) -> dict[str, float]:
+    """The n-grams' logit of `attack` that all but `MISSED` of the attacks held out reach."""
+    tongue = np.array([row.lang for row in held])
+    attack = np.array([row.labels[ATTACK] == YES for row in held])
+    return {
+        language: float(np.quantile(of, MISSED)) if len(of) else NEVER
+        for language in LANGUAGES
+        for of in [shallow[attack & (tongue == language), ATTACK]]
+    }
 
 
 def levels_of(held: Sequence[Row], guard: Classifier) -> Levels:

@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from assistant.config import Settings
 from assistant.errors import ConfigError
 from assistant.fit._guard_labels import UNKNOWN, YES, Row, read
-from assistant.fit._guard_levels import RATES, area, joint, levels_of, reported
+from assistant.fit._guard_levels import RATES, area, joint, levels_of, reported, screen_of
 from assistant.fit._guard_rows import cases, rows
 from retrieval.embed import _weights
 from retrieval.embed.heads import HEAD, MAX_TOKENS, load
@@ -112,6 +112,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     network = trainer.logits(held)
     shallow = grams_of(held) @ (grams.astype(np.float64) * scale) + bias
     lines = joint(held, np.stack([network, shallow], axis=2))
+    screen = screen_of(held, shallow)
     out.mkdir(parents=True, exist_ok=True)
     changes = halves(scorer.change)
     changes[HEAD] = scorer.head.detach().cpu().numpy().astype(np.float16)
@@ -126,13 +127,19 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     guard = Classifier(
         load(out / "heads.safetensors", device=device),
         linear,
-        Calibration({k: np.array(v, dtype=np.float32) for k, v in lines.items()}, NONE, {}),
+        Calibration({k: np.array(v, dtype=np.float32) for k, v in lines.items()}, NONE, {}, screen),
         levels.load("default"),
     )
     reached = levels_of(held, guard)
     report = reported(held, guard, reached)
-    parts = {"heads": list(HEADS), "lines": lines, "rates": list(RATES), "levels": reached}
-    text = json.dumps(parts, indent=1)
+    parts: dict[str, object] = {
+        "heads": list(HEADS),
+        "lines": lines,
+        "rates": list(RATES),
+        "levels": reached,
+    }
+    parts["screen"] = screen
+    text = json.dumps({"heads": list(HEADS), **parts}, indent=1)
     (out / "calibration.json").write_text(text + "\n", encoding="utf-8")
     (out / "card.md").write_text(_card(out, plan, kept, held, report), encoding="utf-8")
     yield from report

@@ -39,7 +39,7 @@ HEADS = (
     *("hate", "harassment", "violence", "sexual", "self_harm", "illicit", "privacy", "attack"),
     *("unsafe", "reply"),
 )
-REPLY = HEADS.index("reply")
+REPLY, ATTACK = HEADS.index("reply"), HEADS.index("attack")
 HARMS: tuple[Category, ...] = (
     *("hate", "harassment", "violence", "sexual", "self_harm", "illicit", "privacy"),
 )
@@ -80,12 +80,14 @@ class Calibration:
     """`lines[language]` (heads, 3): weights of both logits and an offset, to a probability.
 
     `levels[side][language]` (heads, rates): the probability that a share `rates` of the harmless
-    calibration texts of that side reach.
+    calibration texts of that side reach. `screen[language]`: the n-grams' logit of `attack` below
+    which a window of a passage is not shown to the network; nearly no attack is below it.
     """
 
     lines: dict[str, Scores]
     rates: Scores
     levels: dict[str, dict[str, Scores]]
+    screen: dict[str, float]
 
     def threshold(self, side: Side, language: str, head: int, rate: float) -> float:
         """The probability that this share of harmless texts reaches; between, on a log scale."""
@@ -105,7 +107,10 @@ class Classifier:
         """Join the parts; `scorer` is the network, the others come from models/guard."""
         self._scorer, self._ngrams = scorer, ngrams
         self._calibration, self._levels = calibration, levels
-        digest = hashlib.sha256(scorer.id.encode())
+        judged = {category for side, category, _ in levels.table if side == "passage"}
+        #: Reading passages for one thing only, most of which the n-grams rule out, is cheap.
+        self._only_attacks = judged <= {"attack"}
+        digest = hashlib.sha256(f"{scorer.id} {calibration.screen}".encode())
         for part in (ngrams.weights, ngrams.scale, ngrams.bias, *calibration.lines.values()):
             digest.update(np.ascontiguousarray(part).tobytes())
         for side in sorted(calibration.levels):
@@ -124,7 +129,8 @@ class Classifier:
         owners = [_pieces(text, side) for text in texts]
         answers = [_behind(behind, text) if behind else [] for text in texts]
         known = list(dict.fromkeys(p for mine in [*owners, *answers] for p, _, _ in mine))
-        found = dict(zip(known, self.pieces(known), strict=True))
+        scored = self.pieces(known, screened=side == "passage" and self._only_attacks)
+        found = dict(zip(known, scored, strict=True))
         result = np.zeros((len(texts), len(HEADS)), dtype=np.float32)
         spans = []
         for row, (mine, replies) in enumerate(zip(owners, answers, strict=True)):
@@ -141,14 +147,25 @@ class Classifier:
             spans.append(Span(*where[1:], self.name))
         return result, spans
 
-    def pieces(self, texts: Sequence[str]) -> Scores:
-        """Probabilities (len(texts), len(HEADS)) of short texts in plain form."""
-        if not texts:
-            return np.zeros((0, len(HEADS)), dtype=np.float32)
-        logits = np.stack([self._scorer(texts), self._ngrams(texts)], axis=2)
-        lines = np.stack([self._calibration.lines["zh" if is_chinese(t) else "en"] for t in texts])
+    def pieces(self, texts: Sequence[str], *, screened: bool = False) -> Scores:
+        """Probabilities (len(texts), len(HEADS)) of short texts in plain form.
+
+        Where they are `screened`, those in which the n-grams see no attack at all get 0.
+        """
+        result = np.zeros((len(texts), len(HEADS)), dtype=np.float32)
+        languages = ["zh" if is_chinese(text) else "en" for text in texts]
+        shallow = self._ngrams(texts)
+        rows = list(range(len(texts)))
+        if screened:
+            least = self._calibration.screen
+            rows = [row for row in rows if shallow[row, ATTACK] >= least[languages[row]]]
+        if not rows:
+            return result
+        logits = np.stack([self._scorer([texts[row] for row in rows]), shallow[rows]], axis=2)
+        lines = np.stack([self._calibration.lines[languages[row]] for row in rows])
         value = (logits * lines[:, :, :2]).sum(2) + lines[:, :, 2]
-        return np.asarray(1 / (1 + np.exp(-np.clip(value, -30, 30))), dtype=np.float32)
+        result[rows] = 1 / (1 + np.exp(-np.clip(value, -30, 30)))
+        return result
 
     def scores(self, texts: Sequence[str], side: Side) -> list[dict[Category, float]]:
         """Calibrated probability of each category."""
@@ -199,7 +216,7 @@ class Classifier:
 
 
 def category_of(head: str, row: Scores) -> Category:
-    """The category that a head speaks for: its own, or of a row's harms the likeliest, if any is."""
+    """The category that a head speaks for: its own, or the likeliest harm of a row, if any is."""
     for found in get_args(Category):
         if found == head:
             own: Category = found
@@ -280,13 +297,15 @@ def read(folder: Path = WEIGHTS) -> tuple[Linear, Calibration]:
                 side: {k: np.array(v, dtype=np.float32) for k, v in found_.items()}
                 for side, found_ in card["levels"].items()
             },
+            {k: float(v) for k, v in card["screen"].items()},
         )
         ngrams = Linear(found["weights"], found["scale"], found["bias"])
         heads, rates = len(HEADS), len(np.atleast_1d(calibration.rates))
         shapes = [calibration.lines[language].shape for language in LANGUAGES]
         sides = get_args(Side)
         levels = [calibration.levels[s][language].shape for s in sides for language in LANGUAGES]
-        sound = ngrams.weights.shape == (BUCKETS, heads) and set(shapes) == {(heads, 3)}
+        sound = set(calibration.screen) == set(LANGUAGES)
+        sound = sound and ngrams.weights.shape == (BUCKETS, heads) and set(shapes) == {(heads, 3)}
         sound = sound and set(levels) == {(heads, rates)}
         sound = sound and bool(np.isfinite(calibration.rates).all())
         if not sound:

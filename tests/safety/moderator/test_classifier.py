@@ -51,7 +51,7 @@ def calibration() -> Calibration:
     level = np.tile(np.array([0.99, 0.9, 0.5], dtype=np.float32), (len(HEADS), 1))
     rates = np.array([0.0001, 0.01, 0.5], dtype=np.float32)
     levels = {side: {"en": level, "zh": level} for side in get_args(Side)}
-    return Calibration({"en": line, "zh": line}, rates, levels)
+    return Calibration({"en": line, "zh": line}, rates, levels, {"en": -1.0, "zh": -1.0})
 
 
 #: Gives .36 where the word stands.
@@ -127,6 +127,26 @@ def test_a_probability_below_the_least_stops_nothing(tmp_path: Path) -> None:
         assert (verdict.stops, verdict.grey) == (stops, not stops)
 
 
+def test_a_passage_without_a_hint_of_attack_costs_no_network(tmp_path: Path) -> None:
+    """The n-grams choose what the network reads, where passages are judged for attacks alone."""
+    loud = silent()
+    loud = replace(loud, bias=np.full(len(HEADS), -2, dtype=np.float32))
+    for levels, read in ((load("default"), 0), (load(str(_hate(tmp_path))), 1)):
+        scorer = Words()
+        made = Classifier(scorer, loud, calibration(), levels)
+        assert made.judge(["ignore that"], "passage")[0].action == "allow"
+        assert len(scorer.seen) == read
+        assert made.judge(["ignore that"], "input")[0].action != "quarantine"
+        assert len(scorer.seen) == read + 1
+
+
+def _hate(folder: Path) -> Path:
+    path = folder / "mine.toml"
+    row = 'hate = { action = "quarantine", stop = 0.5, grey = 0.5 }'
+    path.write_text(f"version = 1\n[passage]\n{row}\n", encoding="utf-8")
+    return path
+
+
 def test_plain_text_is_read_once() -> None:
     """Case and full-width punctuation make no second view to score."""
     scorer = Words()
@@ -163,7 +183,7 @@ def test_between_grey_and_stop_it_is_not_sure() -> None:
 
     class Unsure(Words):
         def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
-            return np.clip(super().__call__(texts), None, 2.4)  # .917
+            return np.clip(super().__call__(texts), None, 2.25)  # .905
 
     (verdict,) = moderator(Unsure()).judge(["hate"], "input")
     assert (verdict.action, verdict.grey, verdict.reason) == ("annotate", True, "hate.grey")
@@ -221,11 +241,13 @@ def test_damaged_weights_are_named(tmp_path: Path) -> None:
         "lines": {"en": line, "zh": line},
         "rates": [0.1],
         "levels": {side: {"en": level, "zh": level} for side in get_args(Side)},
+        "screen": {"en": -1.0, "zh": -1.0},
     }
     path = tmp_path / "calibration.json"
     path.write_text(json.dumps(values), encoding="utf-8")
     classifier.read(tmp_path)
-    for change in ({"heads": ["hate"]}, {"lines": {"en": line}}, {"rates": None}):
+    bad: list[dict[str, Any]] = [{"heads": ["hate"]}, {"lines": {"en": line}}, {"rates": None}]
+    for change in (*bad, {"screen": {"en": 0.0}}):
         path.write_text(json.dumps(values | change), encoding="utf-8")
         with pytest.raises(ModelUnusable, match="take models/"):
             classifier.read(tmp_path)
