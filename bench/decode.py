@@ -77,7 +77,8 @@ class Times:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and report."""
     options = _options(arguments)
-    disable_progress_bar()
+    quiet: Any = disable_progress_bar
+    quiet()
     with scratch() as home:
         settings = asking.chosen(options, home)
         if not settings.policy.model:

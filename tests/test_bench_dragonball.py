@@ -24,13 +24,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return two documents with a question each, and one that nothing answers."""
     monkeypatch.setenv("PLUMBLINE_RETRIEVAL__EMBED__BACKEND", "hashing")
     write(tmp_path / "corpus.jsonl.gz", DOCS)
-    known = {"is_impossible": False, "answer": "1874.", "refs": ["founded in 1874"]}
+    known: dict[str, Any] = {"is_impossible": False, "answer": "1874.", "refs": ["founded in 1874"]}
     rows = [
         query("a", "When was Varnholm Ltd founded?", "en", "Factual Question", **known),
         query("b", "海港公司何时成立？", "zh", "Factual Question", **known | {"refs": ["成立"]}),
         query(
-            *("c", "Who founded Varnholm Ltd?", "en", "Multi-hop Reasoning Question"),
-            **{"is_impossible": True, "answer": "Unable to answer.", "refs": []},
+            "c",
+            "Who founded Varnholm Ltd?",
+            "en",
+            "Multi-hop Reasoning Question",
+            is_impossible=True,
+            answer="Unable to answer.",
+            refs=[],
         ),
     ]
     write(tmp_path / "queries.jsonl.gz", rows)

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
+from assistant.policy.local import encode
+from assistant.prompt import render
 from assistant.schema import Delta, PolicyCard, Prompt, Sampling
 from bench import answers, decode, shapes
 from tests.bench_files import last_line, write
@@ -150,13 +153,13 @@ def test_generate_writes_exactly_as_many_tokens_as_asked(tmp_path: Path) -> None
     plain.model.generate = kept
     prompts = [decode_prompt("short"), decode_prompt("much longer " * 5)]
     plain.run(prompts, 7)
-    before = max(len(decode.encode(plain.tokenizer, p.messages)) for p in prompts)
+    before = max(len(encode(plain.tokenizer, p.messages)) for p in prompts)
     assert made[0].shape == (2, before + 7)
 
 
 def decode_prompt(text: str) -> Prompt:
     """Render a question without passages."""
-    return decode.render(text, [], (), "en", mark="bcdfghjk")
+    return render(text, [], (), "en", mark="bcdfghjk")
 
 
 def test_every_id_of_a_shape_has_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,8 +168,8 @@ def test_every_id_of_a_shape_has_letters(tmp_path: Path, monkeypatch: pytest.Mon
     large = {**shapes.SHAPES, "large": (architecture, {**sizes, "vocab_size": 20_000})}
     monkeypatch.setattr(shapes, "SHAPES", large)
     folder = shapes.make("large", tmp_path / "large", "cpu", "float32")
-    filled = decode.AutoTokenizer.from_pretrained(folder)
-    known = decode.AutoTokenizer.from_pretrained(shapes.TOKENIZER)
+    filled = AutoTokenizer.from_pretrained(folder)
+    known = AutoTokenizer.from_pretrained(shapes.TOKENIZER)
     assert filled.decode([19_999]) == "w19999"
     assert filled("w19999 und 中文").input_ids == known("w19999 und 中文").input_ids
 
