@@ -70,9 +70,10 @@ _MONTH = re.compile(
     rf"(?<=\d)(?:st|nd|rd|th)?\s+(?:of\s+)?({'|'.join(sorted(_MONTHS, key=len, reverse=True))})\b",
     re.I,
 )
-_NAME = re.compile(r"(?<![\w'’])[A-Z][\w'’-]*[^\W_]")
+_LATIN = "A-Za-z0-9\u00c0-\u024f"
+_NAME = re.compile(rf"(?<![{_LATIN}'’])[A-Z\u00c0-\u00de][{_LATIN}'’-]*[{_LATIN}]")
 _OPENS = re.compile(r"(?:^|[.!?:;。！？：；\n])[\s\"'“‘(（「《]*$")
-_WORD = re.compile(r"[^\W\d_]+")
+_WORD = re.compile(r"[A-Za-z\u00c0-\u024f]+")
 
 
 def figures(text: str) -> set[str]:
@@ -142,7 +143,8 @@ def _initials(body: str) -> frozenset[str]:
     """Initials of runs of capitalised words: who reads National Park Service may say NPS."""
     runs = re.findall(r"(?:[A-Z][\w-]+(?:\s+(?:of|and|the|for)\s+|[\s-]+)?){2,8}", body)
     found = ("".join(re.findall(r"(?<![a-z])[A-Z]", run)).lower() for run in runs)
-    return frozenset(word[:_STEM] for word in found)
+    # a run may open with a word that is no part of the name: The National Park Service
+    return frozenset(word[at:][:_STEM] for word in found for at in range(len(word) - 1))
 
 
 def _digits(value: Decimal) -> str:

@@ -57,7 +57,7 @@ Lines = dict[str, list[list[float]]]
 class Plan:
     """How long and how fast. Defaults are what the shipped weights are made with."""
 
-    steps: int = 1600
+    steps: int = 1400
     texts: int = 48
     rank: int = 32
     rate: float = 4e-4

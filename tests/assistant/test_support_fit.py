@@ -26,8 +26,8 @@ from assistant.fit._support_rows import OPPOSED, SAID, WRITTEN, Row, falsified, 
 
 ENGLISH = (
     "In {year}, the tower of Lyon was built by Mara Lind. It was not open to all until "
-    "1950. The largest room holds {n} people and is older than the north gate. Anna Berg sold it to "
-    "Otto Kranz, who opened a school there."
+    "1950. The largest room holds {n} people and is older than the north gate. Anna Berg sold it "
+    "to Otto Kranz, who opened a school there."
 )
 CHINESE = (
     "{year}年，北京塔由林秀禾设计。这座塔位于北京东部，高{n}米，是当时最高的建筑。"
@@ -132,7 +132,9 @@ def test_rules_say_the_same_and_the_opposite() -> None:
     """A few by name: active for passive, a denial, another order, roles exchanged."""
     dice = random.Random(0)
     said = "The firm was founded by John Berg."
-    assert latin.denied(said, dice) in {said.replace("was", f"was {w}") for w in ("not", "never")}
+    denials = {latin.denied(said, random.Random(n)) for n in range(20)} - {None}
+    assert denials <= {said.replace("was", f"was {w}") for w in ("not", "never")}
+    assert denials
     assert "John Berg founded the firm." in {r(said, dice) for r in latin.TRUE}
     assert latin.swapped("We know Mara Lind sued Otto Kranz.", dice) == (
         "We know Otto Kranz sued Mara Lind."
