@@ -19,7 +19,7 @@ from retrieval.text import is_han, is_stop, language, sentences, terms
 #: Share of a sentence's weighted content words that its passage must hold.
 SUPPORT = 0.6
 #: The same where the trained heads believe the sentence: other words may say it, but not any words.
-FLOOR = 0.2
+FLOOR = 0.1
 #: Passages that the heads read for one sentence, those with most of its words first.
 READ = 4
 #: Probability from which a passage is said to contradict.
