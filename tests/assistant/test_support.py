@@ -177,10 +177,10 @@ def test_windows_are_stretches_that_can_be_read(body: str, claim: str) -> None:
 def test_a_long_passage_is_read_in_bounded_time(body: str) -> None:
     """100,000 characters: few windows, each short, within seconds."""
     scorer = Overlap()
-    begun = time.monotonic()
+    begun = time.process_time()
     for text in ("The widget is blue, said Lind. [1]", "产品不是蓝色的。[1]", "w " * 50_000):
         said(text, body, scorer=scorer)
-    assert time.monotonic() - begun < 60
+    assert time.process_time() - begun < 20
     assert len(scorer.read) < 80
     assert max(map(count_tokens, scorer.read), default=0) < 200
 
