@@ -226,20 +226,23 @@ def fitted(resources: Resources) -> Fitted:
     Raises:
         ModelNotFound: the weights are missing, or fitted for other features.
     """
+    values = _values()
     reader = resources.reranker.id if resources.reranker else ""
-    weights, revision, reads = ranker(reader)
-    return Fitted(weights, revision, resources if reads else replace(resources, reranker=None))
+    reads = any(fit["reranker"] == reader for fit in values["fits"])
+    lent = resources if reads else replace(resources, reranker=None)
+    return Fitted(_chosen(values, reader), values["revision"], lent)
 
 
-def ranker(reader: str) -> tuple[dict[str, Weights], str, bool]:
-    """The weights for the reranker with this id, or else for none; "" is none.
-
-    Returns:
-        Weights of each language, their revision, and whether they are for that reranker.
+def ranker(reader: str) -> dict[str, Weights]:
+    """The weights of each language for the reranker with this id, else for none; "" is none.
 
     Raises:
         ModelNotFound: the weights are missing, or fitted for other features.
     """
+    return _chosen(_values(), reader)
+
+
+def _values() -> dict[str, Any]:
     try:
         values = json.loads(WEIGHTS.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -251,10 +254,13 @@ def ranker(reader: str) -> tuple[dict[str, Weights], str, bool]:
         raise ModelNotFound(
             f"{WEIGHTS} was fitted for other features; fit it with `python app.py train extract`"
         )
+    found: dict[str, Any] = values
+    return found
+
+
+def _chosen(values: dict[str, Any], reader: str) -> dict[str, Weights]:
     fits = {fit["reranker"]: fit["languages"] for fit in values["fits"]}
-    languages = fits[reader if reader in fits else ""]
-    weights = {lang: _weights(part) for lang, part in languages.items()}
-    return weights, values["revision"], reader in fits and reader != ""
+    return {lang: _weights(part) for lang, part in fits.get(reader, fits[""]).items()}
 
 
 def tongue(question: str) -> str:

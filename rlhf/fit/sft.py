@@ -86,7 +86,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     where = WORK / "lessons"
     yield from make(data, where, plan.questions, settings)
     known = [x for x in lessons(where, plan.questions) if x.texts and not doubtful(x)]
-    weights, _, _ = ranker(reader(where))
+    weights = ranker(reader(where))
     trainer = Trainer(WORK, made, known, weights, plan, settings.policy.device, folder)
     yield f"{len(known)} lessons; {trainer.origin}; {trainer.path.name}"
     yield from trainer.run()

@@ -30,7 +30,7 @@ from tests.assistant.policies import passage
 from tests.assistant.quoters import tokenizer
 
 LAYOUT = Layout(tokenizer())
-WEIGHTS, _, _ = ranker("")
+WEIGHTS = ranker("")
 CONFIG = LlamaConfig(
     vocab_size=tokenizer().get_vocab_size(),
     hidden_size=32,
