@@ -133,7 +133,8 @@ def _compared(text: str, body: str, around: str, rarity: Rarity) -> tuple[Checke
         denying.append(one.denies if shares[i] >= shares[j] else two.denies)
     spans = [(f.start, f.end) for f in facts]
     spans += [(one.start, two.end) for one, two in pairwise(facts)]
-    alike = [n for n, denies in enumerate(denying) if denies == _denies(text)]
+    own = _denies(text)
+    alike = [n for n, denies in enumerate(denying) if denies == own]
     row = max(alike, key=lambda n: shares[n], default=-1)
     best = shares[row] if row >= 0 else 0.0
     said: Support = "supported" if best >= SUPPORT else "unsupported"
