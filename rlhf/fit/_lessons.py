@@ -5,20 +5,15 @@ searched in it, and the sentences of what comes are weighed as they are when peo
 (`assistant.policy._ranker`); those that hold the gold answer are marked. For half of the questions
 the same is done without the gold paragraph, or without its whole article: nothing is marked then.
 
-Left out: rows with split "test", paragraphs that `bench` reports on (xquad), drcd/dev. The order
-of the questions depends on their ids alone and takes both languages in turns, so the first n of
-them are fit to be trained on, whatever n is. Lessons go to a file as they are made; a run that was
+Which questions there are says `_asked`. Lessons go to a file as they are made; a run that was
 stopped goes on.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,66 +21,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assistant.config import Settings
-from assistant.fit.base import Question, fill
+from assistant.fit.base import fill
 from assistant.policy._quoting import heading
 from assistant.policy._ranker import READ, Candidate, Evidence, weigh
 from assistant.policy.base import Resources
 from assistant.schema import Prompt
-from retrieval.fit._glossary import FOLDER, share
+from retrieval.fit._glossary import share
 from retrieval.knowledge import KnowledgeBase, open_knowledge
 from retrieval.rerank.base import Reranker
 from retrieval.schema import Passage
-from retrieval.text import content_words, language, sentences
 from rlhf.errors import TrainingError
-from rlhf.fit._text import read
+from rlhf.fit._asked import Asked, contexts, plan
 
 #: Changes whenever the same data would give other lessons.
 VERSION = 1
-#: Questions of each kind at most; those the reranker has learnt from are fewer.
-MOST = {
-    "squad/squad2_dev": 3000,
-    "impossible": 1800,
-    "nq_oracle/dev": 1600,
-    "squadshifts/new_wiki": 800,
-    "covidqa": 400,
-    "cmrc2018/dev": 1645,
-    "cmrc2018/trial": 400,
-    "drcd/test": 3493,
-    "crossed": 900,
-    "keywords": 400,
-    "follow-ups": 300,
-}
-FILES = (
-    "squad/squad2_dev",
-    "nq_oracle/dev",
-    "squadshifts/new_wiki",
-    "cmrc2018/dev",
-    "cmrc2018/trial",
-    "drcd/test",
-)
-#: Share of the articles that are never trained on, and of the questions also asked without theirs.
-HELD, WITHOUT = 0.1, 0.5
+#: Share of the questions that are also asked without their paragraph.
+WITHOUT = 0.5
 #: Passages that are searched for one question; how many are shown is a setting.
 WIDER = 2
-_WORDS = (3, 6)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question to be searched: `kind` is where it comes from, `held` is not trained on."""
-
-    id: str
-    kind: str
-    lang: str
-    text: str
-    context: str
-    title: str
-    answers: tuple[str, ...]
-
-    @property
-    def held(self) -> bool:
-        """Whether its article is for checking only."""
-        return share(f"lesson:{self.title or self.context}") < HELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,34 +87,6 @@ class Lesson:
         return Evidence(
             found, self.matrix[list(kept)], tuple(self.rarest[i] for i in kept), self.terms
         )
-
-
-def plan(data: Path) -> list[Asked]:
-    """All questions in the order they are taken: a row in English, a row in Chinese.
-
-    Raises:
-        TrainingError: a training file is missing or malformed.
-    """
-    rows = [*_rows(data / "qa"), *_covid(data / "qa" / "covidqa")]
-    kept = {(row.kind, row.id): row for row in rows}
-    found: list[Asked] = [*kept.values(), *_crossed(rows), *_keywords(rows)]
-    found += _follow_ups(data / "qa" / "canard" / "dev.jsonl.gz")
-    kinds: dict[str, list[Asked]] = {}
-    for row in sorted(found, key=lambda row: share(f"lessons:{row.kind}:{row.id}")):
-        chosen = kinds.setdefault(row.kind, [])
-        if len(chosen) < MOST[row.kind]:
-            chosen.append(row)
-    each = {lang: [r for k in kinds.values() for r in k if r.lang == lang] for lang in ("en", "zh")}
-    for lang, mine in each.items():
-        random.Random(f"lessons {lang}").shuffle(mine)
-    return [row for pair in zip_longest(*each.values()) for row in pair if row is not None]
-
-
-def contexts(data: Path) -> list[Question]:
-    """Every paragraph of the base, as a row that `fill` takes."""
-    rows = [*_rows(data / "qa"), *_covid(data / "qa" / "covidqa")]
-    first = {row.context: row for row in rows}
-    return [Question(r.id, r.text, r.context, r.title, (), True, "") for r in first.values()]
 
 
 def make(data: Path, folder: Path, count: int, settings: Settings) -> Iterator[str]:
@@ -328,64 +253,6 @@ def marked(
             if whole and 2 <= len(held) <= 3:
                 return right, held
     return right, ()
-
-
-def _rows(qa: Path) -> Iterator[Asked]:
-    reported = {row["context"] for row in read(qa / "xquad" / "en.jsonl.gz")}
-    for name in FILES:
-        for row in read(qa / f"{name}.jsonl.gz"):
-            if row.get("split") == "test" or row["context"] in reported:
-                continue
-            impossible = bool(row.get("is_impossible"))
-            answers = () if impossible else tuple(a["text"] for a in row["answers"])
-            if impossible or any(a in row["context"] for a in answers):
-                kind = "impossible" if impossible else name
-                title = str(row.get("title") or "").replace("_", " ")
-                lang = str(row["lang"])[:2]
-                yield Asked(row["id"], kind, lang, row["question"], row["context"], title, answers)
-
-
-def _covid(folder: Path) -> Iterator[Asked]:
-    texts = {row["id"]: row["text"] for row in read(folder / "docs.jsonl.gz")}
-    for row in read(folder / "qa.jsonl.gz"):
-        text = texts.get(row["doc_id"], "")
-        answers = tuple(a["text"].strip() for a in row["answers"])
-        if any(a in text for a in answers):
-            title = text.strip().split("\n")[0][:100]
-            yield Asked(row["id"], "covidqa", "en", row["question"], text, title, answers)
-
-
-def _crossed(rows: Sequence[Asked]) -> Iterator[Asked]:
-    """Questions in the other language than their paragraph."""
-    known = {row.id: row for row in rows}
-    for line in (FOLDER / "asked.tsv").read_text(encoding="utf-8").splitlines():
-        number, _, text = line.partition("\t")
-        row = known.get(number)
-        if row is not None and row.answers:
-            lang = "zh" if row.lang == "en" else "en"
-            yield Asked(f"{number}~", "crossed", lang, text, row.context, row.title, row.answers)
-
-
-def _keywords(rows: Sequence[Asked]) -> Iterator[Asked]:
-    """A few words of one sentence, as people type them into a search box."""
-    for context, row in {row.context: row for row in rows if row.kind != "covidqa"}.items():
-        number = hashlib.sha256(context.encode()).hexdigest()[:12]
-        dice = random.Random(f"keywords {number}")
-        said = [context[a:b] for a, b in sentences(context)]
-        text = dice.choice(said) if said else ""
-        words = list(dict.fromkeys(w for w in content_words(text) if len(w) > 1))
-        if len(words) > _WORDS[1]:
-            chosen = dice.sample(range(len(words)), dice.randint(*_WORDS))
-            asked = " ".join(words[i] for i in sorted(chosen))
-            lang = "zh" if language(text) == "zh" else "en"
-            yield Asked(f"kw-{number}", "keywords", lang, asked, context, row.title, (text,))
-
-
-def _follow_ups(path: Path) -> Iterator[Asked]:
-    """Follow-up questions made standalone; their articles are not in the base."""
-    for row in read(path):
-        if row["history"]:
-            yield Asked(f"canard-{row['id']}", "follow-ups", "en", row["rewrite"], "", "", ())
 
 
 def _done(folder: Path, state: Mapping[str, object]) -> set[str]:

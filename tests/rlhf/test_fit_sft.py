@@ -22,9 +22,10 @@ from assistant.policy.extract import ranker
 from retrieval.config import EmbedSettings, RerankSettings, RetrievalSettings
 from rlhf.errors import TrainingError
 from rlhf.fit import _lessons
+from rlhf.fit._asked import plan
 from rlhf.fit._drills import READ_BEFORE, doubtful, plain, varied
 from rlhf.fit._exam import Mark, auroc, calibrate, ranked, report
-from rlhf.fit._lessons import Lesson, lessons, make, marked, plan, reader
+from rlhf.fit._lessons import Lesson, lessons, make, marked, reader
 from rlhf.fit.sft import Plan, Trainer, begin, loss
 from tests.assistant.policies import passage
 from tests.assistant.quoters import tokenizer
