@@ -63,7 +63,7 @@ def network(seed: int = 7) -> LlamaForCausalLM:
         eos_token_id=None,
         pad_token_id=None,
     )
-    return LlamaForCausalLM(config).eval()
+    return LlamaForCausalLM(config)
 
 
 def save(folder: Path, seed: int = 7) -> Path:

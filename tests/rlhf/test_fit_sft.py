@@ -200,7 +200,7 @@ def test_the_loss_is_of_right_tokens_together() -> None:
 def tiny() -> LlamaForCausalLM:
     """A tiny network."""
     torch.manual_seed(3)
-    return LlamaForCausalLM(CONFIG).eval()
+    return LlamaForCausalLM(CONFIG)
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
