@@ -24,6 +24,7 @@ Array = NDArray[np.float64]
 
 #: Share of answerable questions that the threshold may refuse.
 WRONGLY_REFUSED = 0.05
+LEAST_SCALE = 0.05
 #: Drills read together.
 AT_ONCE = 16
 
@@ -161,7 +162,8 @@ def calibrate(marks: Sequence[Mark]) -> dict[str, dict[str, float]]:
             continue
         signs = np.where(there, 1.0, -1.0)
         start = np.array([1.0, 0.0])
-        scale, offset = minimize(_cost, start, (signs, logits), method="L-BFGS-B").x
+        bounds = ((LEAST_SCALE, None), (None, None))  # more sure is never less probable
+        scale, offset = minimize(_cost, start, (signs, logits), method="L-BFGS-B", bounds=bounds).x
         sure = 1 / (1 + np.exp(-(scale * logits + offset)))
         threshold = float(np.quantile(sure[there], WRONGLY_REFUSED))
         found[lang] = {"scale": float(scale), "offset": float(offset), "threshold": threshold}
