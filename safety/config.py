@@ -26,7 +26,9 @@ class SafetySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    moderators: tuple[str, ...] = Field(("rules",), description="files of safety/moderator/")
+    moderators: tuple[str, ...] = Field(
+        ("rules", "classifier"), description="files of safety/moderator/"
+    )
     policy: str = Field(
         "default", description="levels of the classifier: a file of safety/packs/, or a path"
     )

@@ -180,7 +180,7 @@ def test_the_status_says_what_is_indexed(run: Run, documents: Path, home: Path) 
         "1 documents, 1 chunks, index lag 0",
         "policy echo",
         "encoder hashing-256",
-        "moderators: rules",
+        "moderators: rules, classifier",
         "1 conversations",
     )
     assert (ran.code, [part in ran.out for part in parts]) == (0, [True] * len(parts))

@@ -113,37 +113,37 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     shallow = grams_of(held) @ (grams.astype(np.float64) * scale) + bias
     lines = joint(held, np.stack([network, shallow], axis=2))
     screen = screen_of(held, shallow)
+    _save(out, scorer, linear, extension.revision)
+    yield "counting levels on what is harmless"
+    own = {k: np.array(v, dtype=np.float32) for k, v in lines.items()}
+    guard = Classifier(
+        load(out / "heads.safetensors", device=device),
+        linear,
+        Calibration(own, NONE, {}, screen),
+        levels.load("default"),
+    )
+    reached = levels_of(held, guard)
+    report = reported(held, guard, reached)
+    found_out = {"rates": list(RATES), "levels": reached, "screen": screen}
+    text = json.dumps({"heads": list(HEADS), "lines": lines, **found_out}, indent=1)
+    (out / "calibration.json").write_text(text + "\n", encoding="utf-8")
+    (out / "card.md").write_text(_card(out, plan, kept, held, report), encoding="utf-8")
+    yield from report
+    yield f"written to {out}"
+
+
+def _save(out: Path, scorer: Scorer, linear: Linear, revision: str) -> None:
+    """Write both models."""
     out.mkdir(parents=True, exist_ok=True)
     changes = halves(scorer.change)
     changes[HEAD] = scorer.head.detach().cpu().numpy().astype(np.float16)
-    write(changes, out / "heads.safetensors", {"encoder": extension.revision})
+    write(changes, out / "heads.safetensors", {"encoder": revision})
     arrays: dict[str, NDArray[np.generic]] = {
         "weights": linear.weights,
         "scale": linear.scale,
         "bias": linear.bias,
     }
     write(arrays, out / "ngrams.safetensors")
-    yield "counting levels on what is harmless"
-    guard = Classifier(
-        load(out / "heads.safetensors", device=device),
-        linear,
-        Calibration({k: np.array(v, dtype=np.float32) for k, v in lines.items()}, NONE, {}, screen),
-        levels.load("default"),
-    )
-    reached = levels_of(held, guard)
-    report = reported(held, guard, reached)
-    parts: dict[str, object] = {
-        "heads": list(HEADS),
-        "lines": lines,
-        "rates": list(RATES),
-        "levels": reached,
-    }
-    parts["screen"] = screen
-    text = json.dumps({"heads": list(HEADS), **parts}, indent=1)
-    (out / "calibration.json").write_text(text + "\n", encoding="utf-8")
-    (out / "card.md").write_text(_card(out, plan, kept, held, report), encoding="utf-8")
-    yield from report
-    yield f"written to {out}"
 
 
 def barred(data: Path) -> frozenset[str]:
@@ -294,9 +294,12 @@ def _card(
             "JailBench, CoCoNot, BIPIA, Surge toxicity, jailbreaks in the wild (MIT), EDOS (CC0), "
             "RealToxicityPrompts by way of DecodingTrust (CC BY-SA 4.0), BELLE (ODC-By 1.0), "
             "self-instruct (Apache-2.0), CLINC150 (CC BY 3.0), Banking77 (CC BY 4.0), CrossWOZ "
-            "(Apache-2.0), SQuADShifts, DRCD, CMRC 2018 (CC BY(-SA)). The contrast pairs were "
-            "written for this project by a language model. Nothing on sexual content with minors "
-            "is among them; that is served by rules. No text is in the weights.",
+            "(Apache-2.0), SQuADShifts, DRCD, CMRC 2018, SGD (CC BY(-SA)), HH-RLHF (MIT), RAG-QA "
+            "Arena, KdConv, OASST (Apache-2.0), Topical-Chat (CDLA-Sharing-1.0), and manuals, "
+            "books, speeches and laws under their own open licences. Contrast pairs, statements "
+            "and the labels of single messages were written for this project by a language "
+            "model. Nothing on sexual content with minors is among them; that is served by "
+            "rules. No text is in the weights.",
             "",
             "On the rows held out, in sample for the calibration:",
             "",
