@@ -17,7 +17,7 @@ from retrieval.schema import Chunk, Passage
 from retrieval.text import sentences
 from safety import Context, Verdict
 from safety.audit import text_hash
-from safety.schema import Side
+from safety.schema import WINDOW, Side, Span
 from safety.verdicts import Verdicts
 
 #: Sentences are judged alone and with their neighbours: an instruction may need two to be one.
@@ -81,10 +81,12 @@ def innocent(
     head, *judged = _parts(passage, [_head(passage), *texts], guard, context)
     if head.stops:
         return []
-    guilty = _spanned(verdict, len(_head(passage)) + 1, spans)
+    offset = len(_head(passage)) + 1
+    guilty = _spanned([s for s in verdict.spans if s.rule != WINDOW], offset, spans)
     for (a, b), one in zip(windows, judged, strict=True):  # the shortest windows come first
         if one.stops and guilty.isdisjoint(range(a, b)):
             guilty.update(range(a, b))
+    guilty = guilty or _spanned(verdict.spans, offset, spans)
     guilty |= _announced(passage.chunk, spans, guilty)
     if not guilty or len(guilty) == len(spans):
         return []
@@ -128,12 +130,12 @@ def planted(verdict: Verdict) -> bool:
     return verdict.action == "quarantine" and verdict.category == "attack"
 
 
-def _spanned(verdict: Verdict, offset: int, spans: Sequence[tuple[int, int]]) -> set[int]:
-    """Sentences in which the verdict on head and text points at something."""
+def _spanned(found: Sequence[Span], offset: int, spans: Sequence[tuple[int, int]]) -> set[int]:
+    """Sentences in which a verdict on head and text points at something."""
     return {
         n
         for n, (a, b) in enumerate(spans)
-        if any(s.start - offset < b and s.end - offset > a for s in verdict.spans)
+        if any(s.start - offset < b and s.end - offset > a for s in found)
     }
 
 

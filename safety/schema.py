@@ -42,9 +42,15 @@ def stopping(category: Category, side: Side) -> Action:
     return "crisis" if category == "self_harm" else "refuse"
 
 
+WINDOW = "window"
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A stretch [start, end) of the judged text, and the rule that matched there."""
+    """A stretch [start, end) of the judged text, and the rule that matched there.
+
+    The rule `WINDOW` says no more than that the stretch was judged as a whole.
+    """
 
     start: int
     end: int

@@ -29,6 +29,7 @@ from safety.errors import ModelUnusable
 from safety.levels import Levels, load
 from safety.normalize import folded, views
 from safety.schema import SEVERITY, Category, Side, Span, Verdict
+from safety.schema import WINDOW as WHOLE
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "guard"
 #: The network's file, which whoever builds a guard is asked for as a scorer.
@@ -140,11 +141,11 @@ class Classifier:
             for at, (piece, _, _) in enumerate(replies, start=len(mine)):
                 scores[at, REPLY] = found[piece][REPLY]
             if not len(scores):
-                spans.append(Span(0, 0, self.name))
+                spans.append(Span(0, 0, WHOLE))
                 continue
             result[row] = scores.max(0)
             where = [*mine, *replies][int(scores.max(1).argmax())]
-            spans.append(Span(*where[1:], self.name))
+            spans.append(Span(*where[1:], WHOLE))
         return result, spans
 
     def pieces(self, texts: Sequence[str], *, screened: bool = False) -> Scores:
