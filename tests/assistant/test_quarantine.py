@@ -94,6 +94,14 @@ def test_where_the_guard_points_is_believed() -> None:
     ],
     ids=["spread", "title", "all"],
 )
+def test_where_nobody_or_everybody_is_to_blame_nothing_stays(
+    finds: Callable[[str], list[tuple[int, int]] | None],
+) -> None:
+    """What cannot be cut out is dropped with its passage."""
+    text = "Doc is here. " + BODY
+    assert left(passage(text), finds) == []
+
+
 def test_a_window_that_was_judged_whole_blames_no_neighbour() -> None:
     """A span over many sentences counts only where no sentence of it is stopped alone."""
     found = passage(BODY)
@@ -102,14 +110,6 @@ def test_a_window_that_was_judged_whole_blames_no_neighbour() -> None:
         whole = replace(whole, spans=(Span(0, len(BODY) + 4, WINDOW),))
         guard = Guard([Judge(word(orders))])
         assert len(innocent(found, whole, guard)) == stays
-
-
-def test_where_nobody_or_everybody_is_to_blame_nothing_stays(
-    finds: Callable[[str], list[tuple[int, int]] | None],
-) -> None:
-    """What cannot be cut out is dropped with its passage."""
-    text = "Doc is here. " + BODY
-    assert left(passage(text), finds) == []
 
 
 def test_a_rest_that_is_stopped_too_does_not_stay() -> None:
