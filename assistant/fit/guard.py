@@ -37,8 +37,9 @@ from torch import Tensor, nn
 from assistant.config import Settings
 from assistant.errors import ConfigError
 from assistant.fit._guard_labels import UNKNOWN, YES, Row, read
-from assistant.fit._guard_levels import RATES, area, joint, levels_of, reported, screen_of
+from assistant.fit._guard_levels import RATES, joint, levels_of, reported, screen_of
 from assistant.fit._guard_rows import cases, rows
+from assistant.fit._measures import area
 from retrieval.embed import _weights
 from retrieval.embed.heads import HEAD, MAX_TOKENS, load
 from retrieval.fit._loop import Loop

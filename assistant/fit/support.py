@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from assistant.config import Settings
 from assistant.errors import ConfigError
+from assistant.fit._measures import area
 from assistant.fit._support_rows import UNKNOWN, YES, Row, rows
 from assistant.support import HEADS, KINDS, joined
 from retrieval.embed import _weights
@@ -264,17 +265,6 @@ def reported(held: Sequence[Row], scores: Matrix, levels: dict[str, float]) -> l
             f"{_share(believed[said != YES])} of the others"
         )
     return lines
-
-
-def area(labels: NDArray[np.int_], scores: Matrix) -> float:
-    """Area under the receiver operating characteristic, among known labels; nan without both."""
-    yes, no = scores[labels == YES], scores[labels == 0]
-    if not len(yes) or not len(no):
-        return float("nan")
-    order = np.argsort(np.concatenate([yes, no]), kind="stable")
-    ranks = np.empty(len(order))
-    ranks[order] = np.arange(1, len(order) + 1)
-    return float((ranks[: len(yes)].sum() - len(yes) * (len(yes) + 1) / 2) / len(yes) / len(no))
 
 
 def _share(found: NDArray[np.bool_]) -> str:
