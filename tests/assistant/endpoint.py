@@ -132,6 +132,7 @@ def failing(
         handler.send_response(status)
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Content-Length", str(len(body)))
+        handler.send_header("Connection", "close")  # or a client would use it once more
         for name, value in (headers or {}).items():
             handler.send_header(name, value)
         handler.end_headers()
