@@ -15,7 +15,7 @@ from typing import Any
 
 from assistant.errors import ConfigError
 from assistant.fit._guard_labels import YES, Row, in_context, labels, read, row_of
-from assistant.fit._guard_plain import answers, harmless
+from assistant.fit._guard_plain import answers, harmless, passage
 from safety.appeal import reviewed
 from safety.moderator.classifier import HEADS, joined
 
@@ -117,7 +117,7 @@ def digest(text: str) -> str:
 
 
 def contrast(folder: Path) -> Iterator[Row]:
-    """The pairs, statements, attacks and responses that were written for this."""
+    """The pairs, statements, attacks, pages and responses that were written for this."""
     for path in sorted(folder.glob("*.tsv")):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             label, *texts = line.split("\t")
@@ -136,6 +136,8 @@ def contrast(folder: Path) -> Iterator[Row]:
             elif path.stem.startswith("statements") and {"none", *HEADS} >= set(label.split(",")):
                 near = f"{path.stem}:{number // NEAR}"
                 yield row_of(texts[0], _stated(label), "statement", near)
+            elif path.stem == "pages":
+                yield from passage(texts[0], labels(), group, source="pages")
             elif path.stem.startswith("responses"):
                 if label != "comply":  # a request's harm is not told, so nor is that of complying
                     yield row_of(joined(*texts), in_context(False), "responses", group)

@@ -60,6 +60,7 @@ WEIGHTS = {
     "jailbench": 0.5, "clinc150": 0.4, "banking77": 0.4, "crosswoz": 0.5, "questions": 0.6,
     "forum": 0.7, "talk": 0.4, "oasst": 0.7, "windows": 0.7, "responses": 2.0, "answers": 0.5,
     "jade-pairs": 2.0, "diasafety": 0.7, "reviewed": 5.0, "redteam": 4.0, "letters": 3.0,
+    "pages": 4.0,
 }  # fmt: skip
 NONE = np.zeros(0, dtype=np.float32)
 Labels = NDArray[np.int8]
