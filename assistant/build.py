@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from assistant import support
+from assistant.answering import Answerer
 from assistant.config import Settings
 from assistant.dialogue import Assistant, OnFeedback, OnTurn
 from assistant.errors import BackendMissing, ModelNotFound
@@ -58,8 +59,9 @@ def build_assistant(
     guard = build_guard(settings.safety, audit, network_of(settings), home / VERDICTS)
     follow(knowledge, guard, cut=settings.policy.quarantine == "cut")
     memory = Memory(home / "conversations.db")
-    policy = build_policy(settings, knowledge)
-    supporter = supporter_of(settings) if getattr(policy, "writes", True) else None
+    trained = supporter_of(settings)
+    policy = build_policy(settings, knowledge, trained)
+    supporter = trained if getattr(policy, "writes", True) else None
     return Assistant(settings, knowledge, guard, policy, memory, on_turn, on_feedback, supporter)
 
 
@@ -94,8 +96,8 @@ def network_of(settings: Settings) -> LoadNetwork:
     return load
 
 
-def supporter_of(settings: Settings, folder: Path = support.WEIGHTS) -> support.Supporter | None:
-    """The trained half of the support check; None where the settings or a lack of weights say so.
+def supporter_of(settings: Settings, folder: Path = support.WEIGHTS) -> support.Trained | None:
+    """What reads sentences and questions with passages; None where the settings say so, or no file.
 
     Raises:
         ModelNotFound: there are weights, and they cannot be used.
@@ -105,8 +107,9 @@ def supporter_of(settings: Settings, folder: Path = support.WEIGHTS) -> support.
     path = folder / support.NETWORK.name
     if not path.exists():
         logger.warning(
-            "no weights at %s: what a policy writes is checked by its words alone; take models/ "
-            "from the repository, or run `train support`",
+            "no weights at %s: what a policy writes is checked by its words alone, and whether "
+            "a passage answers is judged without them; take models/ from the repository, or run "
+            "`train support`",
             path,
         )
         return None
@@ -121,13 +124,15 @@ def supporter_of(settings: Settings, folder: Path = support.WEIGHTS) -> support.
     return support.build(scorer, folder)
 
 
-def build_policy(settings: Settings, knowledge: KnowledgeBase) -> Policy:
+def build_policy(
+    settings: Settings, knowledge: KnowledgeBase, answerer: Answerer | None = None
+) -> Policy:
     """Load the policy that the settings name.
 
     Raises:
         BackendMissing: no such file in assistant/policy/, or a library it needs is missing.
     """
-    resources = Resources(knowledge.embedder, knowledge.rarity, knowledge.reranker)
+    resources = Resources(knowledge.embedder, knowledge.rarity, knowledge.reranker, answerer)
     try:
         module = menu.load("assistant.policy", settings.policy.backend)
     except NoBackend as error:

@@ -70,7 +70,8 @@ class PolicySettings(BaseModel):
         "drop", description="what happens to a sentence no cited passage supports"
     )
     support: Literal["trained", "words"] = Field(
-        "trained", description="how written sentences are checked: trained heads, or words alone"
+        "trained",
+        description="what judges written sentences and whether passages answer: heads, or words",
     )
     quarantine: Literal["cut", "drop"] = Field(
         "cut", description="of a passage with planted instructions: drop them, or all of it"

@@ -28,8 +28,10 @@ from retrieval.text import count_tokens, is_stop, language, sentences, terms
 WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "support"
 #: The network's file, which is loaded by whoever has the encoder.
 NETWORK = WEIGHTS / "heads.safetensors"
-#: What the heads say of a sentence and a window, column by column.
-HEADS = ("supported", "contradicted")
+#: What the heads say of a sentence and a window, and of a question and a window, column by column.
+HEADS = ("supported", "contradicted", "answers")
+#: The column of a question's head; see `assistant.answering`.
+COLUMN = HEADS.index("answers")
 #: A pair's languages, each with a calibration of its own.
 KINDS = ("en", "zh", "cross")
 ASKS = " >>> "
@@ -120,6 +122,16 @@ class Trained:
                 weakest = Found(0.0, self._calibration.levels[kind(claim, passage)], 0.0, 0, 0)
             results.append(weakest)
         return results
+
+    def answers(self, question: str, stretches: Sequence[str]) -> NDArray[np.float64]:
+        """Calibrated logits that stretches answer a question; see `assistant.answering`."""
+        if not stretches:
+            return np.zeros(0)
+        logits = self._scorer([joined(question, text) for text in stretches])[:, COLUMN]
+        lines = np.stack(
+            [self._calibration.lines[kind(question, text)][COLUMN] for text in stretches]
+        )
+        return np.asarray(logits * lines[:, 0] + lines[:, 1], dtype=np.float64)
 
     def _whole(self, asked: Sequence[tuple[str, str]]) -> list[Found]:
         """The best window of each pair, then the sentence in it that stands for it."""

@@ -40,7 +40,7 @@ from rich.progress import track
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
-from assistant.build import DOCS, build_policy
+from assistant.build import DOCS, build_policy, supporter_of
 from assistant.config import Settings
 from assistant.policy._checkpoint import find
 from assistant.policy.base import Policy
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         knowledge = open_knowledge(home, settings.retrieval)
         for _ in knowledge.ingest(options.paths):
             pass
-        policy = build_policy(settings, knowledge)
+        policy = build_policy(settings, knowledge, supporter_of(settings))
         chosen = settings.policy
         plain = Plain(find(chosen.model), chosen.device, chosen.dtype)
         prompts = prepared(knowledge, policy, plain, settings, options.prompts)

@@ -38,7 +38,7 @@ import numpy as np
 from rich.progress import track
 
 from assistant import Assistant, Reply, load
-from assistant.build import build_policy, network_of
+from assistant.build import build_policy, network_of, supporter_of
 from assistant.config import Settings
 from assistant.fit.base import Question, answerable, fill, read
 from assistant.grounding import marks_removed
@@ -129,7 +129,7 @@ class Bench:
         self.where, built = fill(knowledge, questions, self.folder)
         self.titles = {q.context: q.title for q in questions}
         print(f"{built.documents} paragraphs, {built.chunks} chunks")
-        policy: Policy = build_policy(self.settings, knowledge)
+        policy: Policy = build_policy(self.settings, knowledge, supporter_of(self.settings))
         if self.obeys:
             policy = self.obedient = Obedient(policy)
         memory = Memory(self.settings.home / "conversations.db")

@@ -33,7 +33,10 @@ PASSAGE = {"en": 1_600, "zh": 600}
 
 @dataclass(slots=True)
 class Place:
-    """A passage, the questions it answers or not, and what it belongs to."""
+    """A passage, the questions it answers or not, and what it belongs to.
+
+    `titled`: the group is the title of an article.
+    """
 
     text: str
     group: str
@@ -41,6 +44,7 @@ class Place:
     most: int
     asked: list[tuple[str, str]] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
+    titled: bool = False
 
     @property
     def spans(self) -> list[tuple[int, int]]:
@@ -62,7 +66,9 @@ def asked(data: Path) -> Iterator[Place]:
                 continue
             context = str(row["context"]).strip()
             group = str(row.get("title") or context[:60])
-            place = found.setdefault(context, Place(context, group, name.split("/")[0], most))
+            titled = bool(row.get("title"))
+            made = Place(context, group, name.split("/")[0], most, titled=titled)
+            place = found.setdefault(context, made)
             answers = row.get("answers") or []
             if row.get("is_impossible"):
                 place.open.append(str(row["question"]))

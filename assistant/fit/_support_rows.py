@@ -24,15 +24,18 @@ from assistant.fit import _support_asked as statements
 from assistant.fit import _support_chinese as han
 from assistant.fit import _support_english as latin
 from assistant.fit._support_english import Pool, Rule
-from assistant.fit._support_places import LONG, SHORT, Place, asked, read, texts
+from assistant.fit._support_places import LONG, SHORT, Place, read
 from assistant.support import kind, units, windows
 from retrieval.fit._glossary import Switch, glossary
 from retrieval.text import is_han, language, simplified
 
 WRITTEN = Path(__file__).resolve().parent / "support"
 UNKNOWN, NO, YES = -1, 0, 1
-#: labels of HEADS: supported, contradicted.
-SAID, OPPOSED, APART, UNSAID = (YES, NO), (NO, YES), (NO, NO), (NO, UNKNOWN)
+#: labels of HEADS: supported, contradicted, answers.
+SAID, OPPOSED, APART, UNSAID = (
+    (YES, NO, UNKNOWN), (NO, YES, UNKNOWN), (NO, NO, UNKNOWN), (NO, UNKNOWN, UNKNOWN)
+)  # fmt: skip
+ANSWERS, UNANSWERED = (UNKNOWN, UNKNOWN, YES), (UNKNOWN, UNKNOWN, NO)
 #: Pairs of the Python documentation, and the share of English rows that are mixed.
 ALIGNED, SWITCHED = 2_500, 0.07
 
@@ -43,7 +46,7 @@ class Row:
 
     claim: str
     window: str
-    labels: tuple[int, int]
+    labels: tuple[int, int, int]
     source: str
     group: str
 
@@ -55,17 +58,21 @@ class Row:
     @property
     def held_out(self) -> bool:
         """Whether the row is for calibration, with all rows of its group."""
-        return int(hashlib.sha256(self.group.encode()).hexdigest()[:8], 16) / 2**32 < 0.1
+        return apart(self.group)
 
 
-def rows(data: Path, seed: int = 7) -> Iterator[Row]:
-    """All rows of the data folder (qa/, sft/, text/) and of this folder's support/.
+def apart(group: str) -> bool:
+    """Whether all rows of a group are for calibration, and nobody else's training either."""
+    return int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 2**32 < 0.1
+
+
+def rows(places: Sequence[Place], data: Path, seed: int = 7) -> Iterator[Row]:
+    """All rows of passages, of the data folder's parallel text, and of this folder's support/.
 
     Raises:
         ConfigError: a training file is missing or malformed.
     """
     yield from written(WRITTEN)
-    places = [*asked(data), *texts(data)]
     by_group: dict[str, list[Place]] = defaultdict(list)
     for place in places:
         by_group[place.group].append(place)
@@ -184,7 +191,7 @@ def _answered(place: Place, dice: random.Random) -> Iterator[Row]:
 
 def _row(
     claim: str,
-    labels: tuple[int, int],
+    labels: tuple[int, int, int],
     place: Place,
     span: tuple[int, int] | None,
     dice: random.Random,

@@ -2,14 +2,17 @@
 
 Linear heads on the encoder's extended network with a low-rank change of their own, which starts
 from the reranker's where there is one: that has learnt to read two texts as one. Binary
-cross-entropy over the labels that are known (`_support_rows`); sources are drawn in fixed shares.
+cross-entropy over the labels that are known: two heads on a sentence and a window
+(`_support_rows`), one on a question and a window (`_answers_rows`). Sources are drawn in fixed
+shares.
 On groups held out (whole articles, whole passages) a logistic fit for each head and language pair
 makes logits probabilities, and the level is the probability that a given share of the unsupported
 rows reaches.
 
 Checkpoints are kept in .runs/support; an interrupted run goes on. Data, all train-allowed: train
 rows of qa/ (squad, squadshifts, nq_oracle, cmrc2018, drcd/dev, covidqa, pubmedqa, clapnq's train
-answers), sft/lfrqa, text/, the translated questions of `train encoder`, and support/*.tsv.
+answers), sft/lfrqa, text/, the translated questions of `train encoder`, support/*.tsv
+and answers/*.tsv.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +34,11 @@ from torch import Tensor, nn
 
 from assistant.config import Settings
 from assistant.errors import ConfigError
+from assistant.fit._answers_rows import rows as answers
 from assistant.fit._measures import area
-from assistant.fit._support_rows import UNKNOWN, YES, Row, rows
-from assistant.support import HEADS, KINDS, joined
+from assistant.fit._support_places import asked, texts
+from assistant.fit._support_rows import NO, UNKNOWN, YES, Row, rows
+from assistant.support import COLUMN, HEADS, KINDS, joined
 from retrieval.embed import _weights
 from retrieval.embed.heads import HEAD, MAX_TOKENS
 from retrieval.fit._loop import Loop
@@ -43,6 +49,10 @@ WORK = Path(".runs") / "support"
 PARTS = 4
 #: How often a row of a source is drawn, against a row of weight 1.
 WEIGHTS = {"written": 5.0, "switched": 0.7, "translated": 1.5, "aligned": 1.2, "forum": 0.7}
+#: The same for questions; those that only look answered are the scarcest.
+ASKED = {"impossible": 5.0, "asked": 8.0, "beside": 1.0, "elsewhere": 1.0, "exchanged": 1.0}
+#: A window with the answer in it, against one without; questions against sentences.
+ANSWERED, QUESTIONS = 2.0, 1.3
 #: Rows that contradict count for more: an edit of one word is what the check is for.
 OPPOSED = 1.2
 #: The share of unsupported rows that may be believed, by which the level is set.
@@ -58,7 +68,7 @@ Lines = dict[str, list[list[float]]]
 class Plan:
     """How long and how fast. Defaults are what the shipped weights are made with."""
 
-    steps: int = 1400
+    steps: int = 2400
     texts: int = 48
     rank: int = 32
     rate: float = 4e-4
@@ -86,7 +96,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
         raise ConfigError("no models/encoder to build on; run `train encoder` first")
     plan = Plan() if limit is None else Plan(steps=limit, warmup=min(60, limit))
     WORK.mkdir(parents=True, exist_ok=True)
-    found = list({(row.claim, row.window): row for row in rows(data, plan.seed)}.values())
+    found = gathered(data, plan.seed)
     kept, held = [r for r in found if not r.held_out], [r for r in found if r.held_out]
     yield f"{len(kept)} rows to train on, {len(held)} held out"
     device = settings.retrieval.embed.device
@@ -109,6 +119,17 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     (out / "card.md").write_text(_card(out, plan, kept, held, report), encoding="utf-8")
     yield from report
     yield f"written to {out}"
+
+
+def gathered(data: Path, seed: int = 7) -> list[Row]:
+    """All rows, each pair once: sentences with windows, then questions with windows.
+
+    Raises:
+        ConfigError: a training file is missing or malformed.
+    """
+    places = [*asked(data), *texts(data)]
+    found = chain(rows(places, data, seed), answers(places, data, seed))
+    return list({(row.claim, row.window): row for row in found}.values())
 
 
 def begin(change: LowRank, path: Path, revision: str) -> bool:
@@ -198,6 +219,9 @@ class Trainer:
 
 
 def _weight(row: Row) -> float:
+    if row.labels[COLUMN] != UNKNOWN:
+        answered = ANSWERED if row.labels[COLUMN] == YES and row.source != "asked" else 1.0
+        return QUESTIONS * ASKED.get(row.source, 1.0) * answered
     return WEIGHTS.get(row.source, 1.0) * (OPPOSED if row.labels[1] == YES else 1.0)
 
 
@@ -236,7 +260,7 @@ def levels_of(held: Sequence[Row], scores: Matrix) -> dict[str, float]:
         wrong = [
             s
             for r, s in zip(held, scores[:, 0], strict=True)
-            if r.kind == kind and r.labels[0] != YES
+            if r.kind == kind and r.labels[0] == NO
         ]
         level = float(np.quantile(wrong, 1 - BELIEVED)) if wrong else 0.5
         found[kind] = min(max(level, 0.05), 0.95)
@@ -246,7 +270,10 @@ def levels_of(held: Sequence[Row], scores: Matrix) -> dict[str, float]:
 def reported(held: Sequence[Row], scores: Matrix, levels: dict[str, float]) -> list[str]:
     """A line for each kind, and for what was written by hand, on how well the heads tell."""
     lines = []
-    parts = [(kind, [r.kind == kind for r in held]) for kind in KINDS]
+    claims = [r.labels[0] != UNKNOWN for r in held]
+    parts = [
+        (kind, [r.kind == kind and c for r, c in zip(held, claims, strict=True)]) for kind in KINDS
+    ]
     parts += [
         (f"written, {kind}", [r.kind == kind and r.source == "written" for r in held])
         for kind in KINDS
@@ -264,6 +291,26 @@ def reported(held: Sequence[Row], scores: Matrix, levels: dict[str, float]) -> l
             f"; at the level {_share(believed[said == YES])} of the supported are believed, "
             f"{_share(believed[said != YES])} of the others"
         )
+    return [*lines, *_answering(held, scores)]
+
+
+def _answering(held: Sequence[Row], scores: Matrix) -> list[str]:
+    """A line for each kind and sort of question that is not answered, against all that are."""
+    lines = []
+    for kind in KINDS:
+        column = [(r, s) for r, s in zip(held, scores[:, COLUMN], strict=True) if r.kind == kind]
+        yes = np.array([s for r, s in column if r.labels[COLUMN] == YES])
+        for source in sorted({r.source for r, _ in column if r.labels[COLUMN] == NO}):
+            no = np.array([s for r, s in column if r.labels[COLUMN] == NO and r.source == source])
+            if not len(yes) or not len(no):
+                continue
+            labels = np.repeat([YES, NO], [len(yes), len(no)])
+            level = float(np.quantile(yes, 0.1))
+            lines.append(
+                f"- answers, {kind}: {len(yes)} answered, {len(no)} not ({source}); area "
+                f"{area(labels, np.concatenate([yes, no])):.3f}; {_share(no < level)} of these "
+                "refused where 0.10 of the answered are"
+            )
     return lines
 
 

@@ -2,9 +2,10 @@
 
 A linear model over features a reader could compute: how much of the question (weighted by how rare
 its words are) a sentence and its passage cover, how close their vectors are, what stage found them,
-what the reranker makes of question and sentence read together (where there is one), and whether the
-sentence holds the kind of thing asked for (a number for "how many", a name for "who"). Weights per
-language lie in models/extract/; `python app.py train extract` fits them.
+what the reranker makes of question and sentence read together, what the answerability head makes of
+question and the stretch around the sentence (where they are), and whether the sentence holds the
+kind of thing asked for (a number for "how many", a name for "who"). Weights per language lie in
+models/extract/; `python app.py train extract` fits them.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from assistant.answering import asked_of, grown
 from assistant.policy.base import Resources
 from assistant.schema import Prompt
+from assistant.support import units
 from retrieval.schema import Passage
 from retrieval.text import is_stop, query_terms, sentences, simplified, terms
 
@@ -37,6 +40,7 @@ FEATURES = (
     "position",
     "question_mark",
     "read",
+    "answers",
 )
 ANSWERABLE = (
     "best",
@@ -50,10 +54,14 @@ ANSWERABLE = (
     "terms",
     "best_read",
     "top_read",
+    "best_answers",
+    "top_answers",
 )
 
-#: The column of the reranker's logit.
-READ = FEATURES.index("read")
+#: The columns of the reranker's logit and of the answerability head's.
+READ, ANSWERS = FEATURES.index("read"), FEATURES.index("answers")
+#: Stretches of the evidence that the answerability head reads.
+STRETCHES = 6
 #: A sentence ending so announces what follows it: a list or a command.
 OPEN_ENDS = (":", "：")
 _ORDINAL = re.compile(r"\(?\d{1,2}[.)、）]\s*(?=\D)")
@@ -207,10 +215,12 @@ def weigh(prompt: Prompt, resources: Resources) -> Evidence | None:
     short = [found[i] for i in kept]
     cosines, passage_cosines = _cosines(prompt, short, resources)
     read = _read(prompt, short, resources)
+    likely = read if resources.reranker else [words.sentence[i] for i in kept]
+    answers = _answers(prompt, short, likely, resources)
     folded = simplified(prompt.question)
     kind = next((answer for asks, answer in _KINDS if asks.search(folded)), None)
     rows = []
-    for i, candidate, cosine, logit in zip(kept, short, cosines, read, strict=True):
+    for i, candidate, cosine, *logits in zip(kept, short, cosines, read, answers, strict=True):
         p = candidate.passage
         fits = _fits(kind, candidate.text, prompt.question)
         rows.append(
@@ -229,7 +239,7 @@ def weigh(prompt: Prompt, resources: Resources) -> Evidence | None:
                 float(words.size(i) < 4),
                 1.0 / (1 + candidate.start / 200),
                 float(candidate.text.rstrip().endswith(("?", "？"))),
-                logit,
+                *logits,
             )
         )
     rarest = tuple(words.holds_rarest(c.passage) for c in short)
@@ -317,6 +327,8 @@ def answerable(evidence: Evidence, scores: Matrix) -> Matrix:
             min(evidence.terms, 12) / 12,
             matrix[:, READ].max(),
             matrix[top, READ],
+            matrix[:, ANSWERS].max(),
+            matrix[top, ANSWERS],
         ]
     )
 
@@ -334,6 +346,40 @@ def _read(prompt: Prompt, found: Sequence[Candidate], resources: Resources) -> l
         return [0.0] * len(found)
     chance = resources.reranker.rank(prompt.question, [c.text for c in found]).astype(np.float64)
     return [float(v) for v in np.log(chance / (1 - chance))]
+
+
+def _answers(
+    prompt: Prompt, found: Sequence[Candidate], likely: Sequence[float], resources: Resources
+) -> list[float]:
+    """The answerability head's logit of the stretch around each sentence.
+
+    The likeliest ones are read; others get the lowest logit. Zero where there is no such head.
+    """
+    if resources.answerer is None:
+        return [0.0] * len(found)
+    held: list[tuple[int, int, int]] = []
+    for i in sorted(range(len(found)), key=lambda i: -likely[i]):
+        number, at = found[i].passage, found[i].start
+        if any(n == number and a <= at < b for n, a, b in held):
+            continue
+        body = prompt.passages[number].chunk.text
+        anchor = next(n for n, (a, b) in enumerate(units(body)) if at < b)
+        held.append((number, *grown(body, anchor, before=True)))
+        if len(held) == STRETCHES:
+            break
+    stretches = [
+        asked_of(prompt.passages[n].title, prompt.passages[n].chunk.text[a:b]) for n, a, b in held
+    ]
+    logits = resources.answerer.answers(prompt.question, stretches).tolist()
+    lowest = float(min(logits))
+    return [
+        max(
+            (v for (n, a, b), v in zip(held, logits, strict=True)
+             if n == c.passage and a <= c.start < b),
+            default=lowest,
+        )
+        for c in found
+    ]  # fmt: skip
 
 
 def _cosines(

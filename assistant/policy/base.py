@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from assistant.answering import Answerer
 from assistant.schema import Delta, PolicyCard, Prompt, Sampling
 from retrieval.embed.base import Embedder
 from retrieval.rerank.base import Reranker
@@ -25,14 +26,16 @@ from retrieval.rerank.base import Reranker
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What the assistant lends to a policy: its encoder, its reranker where it has one, and rarity.
+    """What the assistant lends to a policy: its encoder, rarity, and what reads two texts as one.
 
+    Reranker and answerer are None where the assistant has none.
     `rarity(terms)` gives each term's inverse document frequency, `log((N + 1) / (df + 0.5))`.
     """
 
     embedder: Embedder
     rarity: Callable[[list[str]], list[float]]
     reranker: Reranker | None = None
+    answerer: Answerer | None = None
 
 
 class Policy(Protocol):

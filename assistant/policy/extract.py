@@ -75,7 +75,7 @@ class Weights:
 class Fitted:
     """The weights of each language, and what they were fitted with.
 
-    `resources` are those lent, without the reranker where no fit is for it.
+    `resources` are those lent, without the reranker and the answerer where no fit is for them.
     """
 
     weights: dict[str, Weights]
@@ -221,25 +221,30 @@ def build(options: PolicySettings, resources: Resources) -> Extract:
 
 
 def fitted(resources: Resources) -> Fitted:
-    """The fitted weights: those for the reranker at hand, or those for none.
+    """The fitted weights: those for reranker and answerer at hand, else those for fewer of them.
 
     Raises:
         ModelNotFound: the weights are missing, or fitted for other features.
     """
     values = _values()
     reader = resources.reranker.id if resources.reranker else ""
-    reads = any(fit["reranker"] == reader for fit in values["fits"])
-    lent = resources if reads else replace(resources, reranker=None)
-    return Fitted(_chosen(values, reader), values["revision"], lent)
+    answerer = resources.answerer.id if resources.answerer else ""
+    fit = _fit(values, reader, answerer)
+    lent = replace(
+        resources,
+        reranker=resources.reranker if fit["reranker"] else None,
+        answerer=resources.answerer if fit["answers"] else None,
+    )
+    return Fitted(_chosen(fit), values["revision"], lent)
 
 
-def ranker(reader: str) -> dict[str, Weights]:
-    """The weights of each language for the reranker with this id, else for none; "" is none.
+def ranker(reader: str, answerer: str) -> dict[str, Weights]:
+    """The weights of each language for the reranker and the answerer with these ids; "" is none.
 
     Raises:
         ModelNotFound: the weights are missing, or fitted for other features.
     """
-    return _chosen(_values(), reader)
+    return _chosen(_fit(_values(), reader, answerer))
 
 
 def _values() -> dict[str, Any]:
@@ -258,9 +263,16 @@ def _values() -> dict[str, Any]:
     return found
 
 
-def _chosen(values: dict[str, Any], reader: str) -> dict[str, Weights]:
-    fits = {fit["reranker"]: fit["languages"] for fit in values["fits"]}
-    return {lang: _weights(part) for lang, part in fits.get(reader, fits[""]).items()}
+def _fit(values: dict[str, Any], reader: str, answerer: str) -> dict[str, Any]:
+    """The fit that uses most of what there is."""
+    fits = {(fit["reranker"], fit["answers"]): fit for fit in values["fits"]}
+    wanted = ((reader, answerer), (reader, ""), ("", ""))
+    found: dict[str, Any] = next(fits[key] for key in wanted if key in fits)
+    return found
+
+
+def _chosen(fit: dict[str, Any]) -> dict[str, Weights]:
+    return {lang: _weights(part) for lang, part in fit["languages"].items()}
 
 
 def tongue(question: str) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from assistant.build import supporter_of
 from assistant.config import Settings
 from assistant.fit.base import fill
 from assistant.policy._quoting import heading
@@ -34,7 +35,7 @@ from rlhf.errors import TrainingError
 from rlhf.fit._asked import Asked, contexts, plan
 
 #: Changes whenever the same data would give other lessons.
-VERSION = 1
+VERSION = 2
 #: Share of the questions that are also asked without their paragraph.
 WITHOUT = 0.5
 #: Passages that are searched for one question; how many are shown is a setting.
@@ -102,11 +103,18 @@ def make(data: Path, folder: Path, count: int, settings: Settings) -> Iterator[s
         return
     knowledge = open_knowledge(folder / "home", settings.retrieval)
     try:
-        reader = knowledge.reranker
-        done = _done(folder, state | {"reranker": reader.id if reader else ""})
+        reader, answerer = knowledge.reranker, supporter_of(settings)
+        made_with = {
+            "reranker": reader.id if reader else "",
+            "answers": answerer.id if answerer else "",
+        }
+        done = _done(folder, state | made_with)
         where, _ = fill(knowledge, contexts(data), folder / "docs")
         yield f"{len(where)} paragraphs in the base, {len(done)} of {len(asked)} questions done"
-        teller = _Teller(knowledge, where, settings.policy.passages)
+        lent = Resources(
+            knowledge.embedder, knowledge.rarity, reader and _Remembering(reader), answerer
+        )
+        teller = _Teller(knowledge, where, settings.policy.passages, lent)
         with (folder / "lessons.jsonl").open("a", encoding="utf-8") as file:
             for number, row in enumerate(asked, start=1):
                 if row.id not in done:
@@ -119,15 +127,16 @@ def make(data: Path, folder: Path, count: int, settings: Settings) -> Iterator[s
         knowledge.close()
 
 
-def reader(folder: Path) -> str:
-    """Id of the reranker that the lessons of a folder were made with, "" for none.
+def readers(folder: Path) -> tuple[str, str]:
+    """Ids of the reranker and of the answerability head that lessons were made with, "" for none.
 
     Raises:
         TrainingError: there are no lessons.
     """
     path = folder / "lessons.json"
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["reranker"])
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return str(found["reranker"]), str(found["answers"])
     except (OSError, ValueError, KeyError) as error:
         raise TrainingError(f"cannot read {path}: {error!r}; make the lessons again") from error
 
@@ -153,10 +162,11 @@ def lessons(folder: Path, count: int | None = None) -> Iterator[Lesson]:
 class _Teller:
     """Searches and weighs as the assistant does."""
 
-    def __init__(self, knowledge: KnowledgeBase, where: Mapping[str, str], size: int) -> None:
-        self._knowledge, self._where, self._size = knowledge, where, size
+    def __init__(
+        self, knowledge: KnowledgeBase, where: Mapping[str, str], size: int, lent: Resources
+    ) -> None:
+        self._knowledge, self._where, self._size, self._lent = knowledge, where, size, lent
         self._all = frozenset(where.values())
-        self._reader = None if knowledge.reranker is None else _Remembering(knowledge.reranker)
 
     def tell(self, row: Asked) -> Iterator[Lesson]:
         """The lesson with everything there is, and for half of the questions one without."""
@@ -170,14 +180,12 @@ class _Teller:
                 if self._where[p.source] != row.context and not (whole and p.title == row.title)
             ]
             yield from self._lesson(row, left[: self._size], present=False)
-        if self._reader is not None:
-            self._reader.forget()
+        if isinstance(self._lent.reranker, _Remembering):
+            self._lent.reranker.forget()
 
     def _lesson(self, row: Asked, found: Sequence[Passage], *, present: bool) -> Iterator[Lesson]:
         prompt = Prompt((), row.text, tuple(found), row.lang)
-        knowledge = self._knowledge
-        lent = Resources(knowledge.embedder, knowledge.rarity, self._reader)
-        evidence = weigh(prompt, lent)
+        evidence = weigh(prompt, self._lent)
         if evidence is None:
             return
         gold = tuple(bool(row.context) and self._where[p.source] == row.context for p in found)

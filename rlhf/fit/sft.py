@@ -39,7 +39,7 @@ from retrieval.fit._student import precision
 from rlhf.errors import TrainingError
 from rlhf.fit._drills import Drill, doubtful, varied
 from rlhf.fit._exam import Exam, Mark, calibrate, report
-from rlhf.fit._lessons import Lesson, lessons, make, reader
+from rlhf.fit._lessons import Lesson, lessons, make, readers
 from rlhf.fit._network import configuration, export, network, parts
 from rlhf.fit.pretrain import WORK
 from rlhf.fit.tokenizer import load, revision
@@ -86,7 +86,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     where = WORK / "lessons"
     yield from make(data, where, plan.questions, settings)
     known = [x for x in lessons(where, plan.questions) if x.texts and not doubtful(x)]
-    weights = ranker(reader(where))
+    weights = ranker(*readers(where))
     trainer = Trainer(WORK, made, known, weights, plan, settings.policy.device, folder)
     yield f"{len(known)} lessons; {trainer.origin}; {trainer.path.name}"
     yield from trainer.run()

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from collections import defaultdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,23 @@ from assistant import support as check
 from assistant.build import supporter_of
 from assistant.config import Settings
 from assistant.errors import ConfigError
+from assistant.fit import _answers_rows, _support_places, support
 from assistant.fit import _support_asked as statements
 from assistant.fit import _support_chinese as han
 from assistant.fit import _support_english as latin
-from assistant.fit import support
 from assistant.fit._support_english import Pool
 from assistant.fit._support_places import ASKED, TEXTS
-from assistant.fit._support_rows import OPPOSED, SAID, WRITTEN, Row, falsified, rows, written
+from assistant.fit._support_rows import (
+    ANSWERS,
+    OPPOSED,
+    SAID,
+    WRITTEN,
+    Row,
+    apart,
+    falsified,
+    written,
+)
+from assistant.fit.support import gathered
 
 ENGLISH = (
     "In {year}, the tower of Lyon was built by Mara Lind. It was not open to all until "
@@ -43,11 +54,11 @@ def put(path: Path, found: list[dict[str, Any]]) -> None:
 
 
 def asked(name: str, split: str = "train") -> list[dict[str, Any]]:
-    """Six passages with a question each, and one that has no answer."""
+    """Seven passages, one of them held out, with a question each, and one that has no answer."""
     chinese = name.startswith(("cmrc", "drcd"))
     body = CHINESE if chinese else ENGLISH
     found: list[dict[str, Any]] = []
-    for n in range(6):
+    for n in (*range(6), next(n for n in count(6) if apart(f"{name} {n}"))):
         text = body.format(year=1900 + n, n=20 + n)
         question = "北京塔由谁设计？" if chinese else "Who sold the tower to Otto Kranz?"
         answer = "林秀禾" if chinese else "Anna Berg"
@@ -76,7 +87,11 @@ def data(tmp_path: Path) -> Path:
         for n in range(12)
     ]  # fmt: skip
     put(folder / "text" / "parallel-python_docs.jsonl.gz", both)
-    forum = {"response": ENGLISH.format(year=1, n=2), "split": "train"}
+    forum = {
+        "prompt": "Who owned the tower of Lyon?",
+        "response": ENGLISH.format(year=1, n=2),
+        "split": "train",
+    }
     put(folder / "sft" / "lfrqa" / "answers.jsonl.gz", [{"id": "f", **forum}])
     claps = {"id": "c", "answers": [{"text": ENGLISH.format(year=3, n=4)}]}
     put(folder / "qa" / "clapnq" / "train_answers_no_passage.jsonl.gz", [claps])
@@ -162,17 +177,65 @@ def test_an_unknown_label_is_named_by_its_line(tmp_path: Path) -> None:
 
 def test_rows_are_the_same_every_time(data: Path) -> None:
     """A run that was broken off goes on with the rows that it began with."""
-    first, second = list(rows(data)), list(rows(data))
+    first, second = gathered(data), gathered(data)
     assert first == second
     assert {row.labels for row in first} >= {SAID, OPPOSED}
     assert {row.kind for row in first} == set(check.KINDS)
+
+
+def test_a_window_answers_where_it_holds_the_answer(data: Path) -> None:
+    """Questions of a passage: yes with the gold answer in the window, no for impossible ones."""
+    found = [row for row in gathered(data) if row.labels[check.COLUMN] >= 0]
+    assert {row.labels[:2] for row in found} == {ANSWERS[:2]}
+    asked = {"北京塔由谁设计？": "林秀禾", "Who sold the tower to Otto Kranz?": "Anna Berg"}
+    for question, answer in asked.items():
+        own = [row for row in found if row.claim == question]
+        assert {row.labels[check.COLUMN] for row in own} <= {0, 1}
+        assert all(answer in row.window for row in own if row.labels[check.COLUMN])
+        assert any(row.labels[check.COLUMN] for row in own)
+    burnt = {row.labels[check.COLUMN] for row in found if row.claim == "Who burnt the tower?"}
+    assert burnt == {0}
+
+
+def test_written_questions_find_their_passage(data: Path, tmp_path: Path) -> None:
+    """By its digest; a line whose passage is not in the data folder is left out."""
+    place = next(iter(_support_places.asked(data)))
+    key = _answers_rows.digest(place.text)
+    lines = [f"{key}\tno\tWho burnt it?", f"{'0' * 12}\tyes\tWho?", f"{key}\tyes\tWho built it?"]
+    path = tmp_path / "written" / "en.tsv"
+    path.parent.mkdir()
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found = [*_answers_rows.written(path.parent, [place], 7)]
+    assert {(r.claim, r.labels[check.COLUMN]) for r in found} == {
+        ("Who burnt it?", 0), ("Who built it?", 1)
+    }  # fmt: skip
+    path.write_text(f"{key}\tperhaps\tWho?\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match="line 1: 'perhaps'"):
+        list(_answers_rows.written(path.parent, [place], 7))
+
+
+def test_every_written_question_is_of_a_known_kind() -> None:
+    """Each file of answers/ is read whole, and no passage has one kind only twice over."""
+    for path in sorted(_answers_rows.WRITTEN.glob("*.tsv")):
+        lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+        assert {len(parts) for parts in lines} == {3}
+        assert {label for _, label, _ in lines} == {"yes", "no"}
+        assert len({(key, question) for key, _, question in lines}) == len(lines)
+
+
+def test_questions_for_the_ranker_are_of_articles_nobody_learns_from(data: Path) -> None:
+    """All of them are of groups that are held out, impossible ones among them."""
+    groups = {row.group for row in gathered(data) if row.held_out}
+    found = _answers_rows.held(data, "en") + _answers_rows.held(data, "zh")
+    assert {q.title for q in found} <= groups
+    assert {q.impossible for q in found} == {True, False}
 
 
 def test_test_rows_are_never_read(data: Path) -> None:
     """Passages of a test split give no rows, nor do other paragraphs of such an article."""
     put(data / "qa" / "cmrc2018" / "dev.jsonl.gz", asked("cmrc2018/held", "test"))
     put(data / "qa" / "squad" / "squad2_dev.jsonl.gz", asked("squad/squad11_dev", "test"))
-    groups = {row.group for row in rows(data)}
+    groups = {row.group for row in gathered(data)}
     barred = {f"{name} {n}" for name in ("cmrc2018/held", "squad/squad11_dev") for n in range(6)}
     assert not groups & barred
 
@@ -180,7 +243,7 @@ def test_test_rows_are_never_read(data: Path) -> None:
 def test_a_group_is_held_out_whole(data: Path) -> None:
     """All rows of an article lie on one side of the split."""
     sides: dict[str, set[bool]] = defaultdict(set)
-    for row in rows(data):
+    for row in gathered(data):
         sides[row.group].add(row.held_out)
     assert all(len(found) == 1 for found in sides.values())
 
@@ -188,17 +251,18 @@ def test_a_group_is_held_out_whole(data: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """The data folder is wrong, or not whole."""
     with pytest.raises(ConfigError, match=r"squad2_dev\.jsonl\.gz"):
-        list(rows(tmp_path))
+        gathered(tmp_path)
 
 
 def test_the_level_lets_few_unsupported_pass() -> None:
     """At most the share that the level was set for, of each kind."""
-    held = [Row("a b", "a c", (n % 2, 0), "x", str(n)) for n in range(400)]
-    logits = np.random.default_rng(0).normal(size=(400, 2)) + np.array(
-        [[r.labels[0], 0] for r in held]
+    held = [Row("a b", "a c", (n % 2, 0, n % 5 == 0), "x", str(n)) for n in range(400)]
+    logits = np.random.default_rng(0).normal(size=(400, 3)) + np.array(
+        [[r.labels[0], 0, 0] for r in held]
     )
     labels = [
-        Row(r.claim, r.window, (r.labels[0], n % 3 == 0), "x", r.group) for n, r in enumerate(held)
+        Row(r.claim, r.window, (r.labels[0], n % 3 == 0, r.labels[2]), "x", r.group)
+        for n, r in enumerate(held)
     ]
     lines = support.calibrated(labels, logits)
     scores = support.probabilities(labels, logits, lines)

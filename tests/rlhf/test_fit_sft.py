@@ -25,13 +25,13 @@ from rlhf.fit import _lessons
 from rlhf.fit._asked import plan
 from rlhf.fit._drills import READ_BEFORE, doubtful, plain, varied
 from rlhf.fit._exam import Mark, auroc, calibrate, ranked, report
-from rlhf.fit._lessons import Lesson, lessons, make, marked, reader
+from rlhf.fit._lessons import Lesson, lessons, make, marked, readers
 from rlhf.fit.sft import Plan, Trainer, begin, loss
 from tests.assistant.policies import passage
 from tests.assistant.quoters import tokenizer
 
 LAYOUT = Layout(tokenizer())
-WEIGHTS = ranker("")
+WEIGHTS = ranker("", "")
 CONFIG = LlamaConfig(
     vocab_size=tokenizer().get_vocab_size(),
     hidden_size=32,
@@ -377,7 +377,7 @@ def test_lessons_come_from_the_real_retrieval_and_go_on(
     assert path.read_text(encoding="utf-8") == (tmp_path / "whole" / "lessons.jsonl").read_text(
         encoding="utf-8"
     )
-    assert reader(tmp_path / "parts") == ""
+    assert readers(tmp_path / "parts") == ("", "")
     monkeypatch.setattr(_lessons, "VERSION", -1)
     list(make(data, tmp_path / "parts", 2, settings()))
     assert len(path.read_text(encoding="utf-8").splitlines()) == 2
@@ -388,7 +388,7 @@ def test_missing_lessons_are_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"lessons\.jsonl"):
         list(lessons(tmp_path))
     with pytest.raises(TrainingError, match=r"lessons\.json"):
-        reader(tmp_path)
+        readers(tmp_path)
     (tmp_path / "lessons.jsonl").write_text('{"id": 1}\n', encoding="utf-8")
     with pytest.raises(TrainingError, match="make it again"):
         list(lessons(tmp_path))
