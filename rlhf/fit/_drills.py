@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from assistant.policy._quoting import Layout, Line, Shown, shown
+from assistant.policy._ranker import ANSWERS
 from assistant.policy._signs import LABELS
 from assistant.policy._trie import Path, Paths
 from assistant.policy.extract import Weights
@@ -36,6 +37,11 @@ NOISE, NOISY = 1.0, 0.2
 UNREAD = 0.1
 #: Sets the reranker was trained on: its scores are too good there, so noise is added always.
 READ_BEFORE = ("squadshifts/new_wiki", "cmrc2018/trial", "covidqa", "crossed")
+#: Sets that the answerability head was trained on.
+ANSWERED_BEFORE = (
+    "squad/squad2_dev", "impossible", "squadshifts/new_wiki", "cmrc2018/dev", "cmrc2018/trial",
+    "nq_oracle/dev", "covidqa", "crossed",
+)  # fmt: skip
 #: Characters of an answer that is not found in other texts by chance.
 TELLING = {"en": 5, "zh": 3}
 
@@ -76,7 +82,7 @@ def plain(lesson: Lesson, weights: Weights, layout: Layout) -> Drill:
 def varied(lesson: Lesson, weights: Weights, layout: Layout, dice: random.Random) -> Drill:
     """A lesson as `dice` will have it."""
     kept = _kept(lesson, dice)
-    seen = _shown(lesson, kept, weights)
+    seen = _shown(lesson, kept, weights, dice if lesson.kind in ANSWERED_BEFORE else None)
     noisy = lesson.kind in READ_BEFORE or dice.random() < NOISY
     lines = [_noised(line, dice) if noisy else line for line in seen.lines]
     if dice.random() < UNREAD:
@@ -90,8 +96,16 @@ def varied(lesson: Lesson, weights: Weights, layout: Layout, dice: random.Random
     return _drill(lesson, moved, kept, layout, dice)
 
 
-def _shown(lesson: Lesson, kept: Sequence[int], weights: Weights) -> Shown:
-    return shown(lesson.evidence(kept), lesson.passages, weights, reads=lesson.read)
+def _shown(
+    lesson: Lesson, kept: Sequence[int], weights: Weights, dice: random.Random | None = None
+) -> Shown:
+    """What is shown; with `dice`, the answerability head's logits are made less sure."""
+    evidence = lesson.evidence(kept)
+    logits = evidence.matrix[:, ANSWERS]
+    if dice is not None and logits.any():
+        added = {value: dice.gauss(0, NOISE) for value in dict.fromkeys(logits.tolist())}
+        evidence.matrix[:, ANSWERS] += [added[value] for value in logits.tolist()]
+    return shown(evidence, lesson.passages, weights, reads=lesson.read)
 
 
 def _kept(lesson: Lesson, dice: random.Random) -> list[int]:

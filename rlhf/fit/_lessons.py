@@ -24,7 +24,7 @@ from assistant.build import supporter_of
 from assistant.config import Settings
 from assistant.fit.base import fill
 from assistant.policy._quoting import heading
-from assistant.policy._ranker import READ, Candidate, Evidence, weigh
+from assistant.policy._ranker import ANSWERS, READ, Candidate, Evidence, weigh
 from assistant.policy.base import Resources
 from assistant.schema import Prompt
 from retrieval.fit._glossary import share
@@ -83,11 +83,18 @@ class Lesson:
         return bool(self.matrix[:, READ].any())
 
     def evidence(self, kept: Sequence[int]) -> Evidence:
-        """The evidence as it were with these sentences only."""
+        """The evidence as it were with these sentences only.
+
+        A stretch that was read with an answer which is not there counts as the worst.
+        """
         found = tuple(Candidate(*self.spans[i], self.texts[i]) for i in kept)
-        return Evidence(
-            found, self.matrix[list(kept)], tuple(self.rarest[i] for i in kept), self.terms
-        )
+        matrix = self.matrix[list(kept)]
+        column = self.matrix[:, ANSWERS]
+        for gone in {*np.flatnonzero(self.right).tolist(), *self.needed} - set(kept):
+            for row, i in enumerate(kept):
+                if self.spans[i][0] == self.spans[gone][0] and column[i] == column[gone]:
+                    matrix[row, ANSWERS] = column.min()
+        return Evidence(found, matrix, tuple(self.rarest[i] for i in kept), self.terms)
 
 
 def make(data: Path, folder: Path, count: int, settings: Settings) -> Iterator[str]:

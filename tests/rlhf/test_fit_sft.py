@@ -15,8 +15,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from assistant.config import Settings
 from assistant.policy._decode import decisions
-from assistant.policy._quoting import Layout
-from assistant.policy._ranker import FEATURES, READ, Candidate
+from assistant.policy._quoting import KEPT, Layout
+from assistant.policy._ranker import ANSWERS, FEATURES, READ, Candidate
 from assistant.policy._signs import SPELLINGS
 from assistant.policy.extract import ranker
 from retrieval.config import EmbedSettings, RerankSettings, RetrievalSettings
@@ -104,10 +104,22 @@ def test_a_right_sentence_is_asked_for_first() -> None:
 
 def test_nothing_right_is_an_abstention() -> None:
     """And so are sentences of which only some are shown, where all are needed."""
-    for made in (lesson(1, right=()), replace(lesson(1, right=()), needed=(0, 7))):
+    many = lesson(1, size=KEPT + 2, right=())
+    order = np.argsort(WEIGHTS["en"].scores(many.matrix))
+    cut = replace(many, needed=(int(order[-1]), int(order[0])))
+    for made in (lesson(1, right=()), cut):
         drill = plain(made, WEIGHTS["en"], LAYOUT)
         assert drill.answer == (LAYOUT.abstain, LAYOUT.end)
         assert drill.targets == {0: frozenset({LAYOUT.abstain})}
+
+
+def test_what_was_read_with_a_lost_answer_counts_for_nothing() -> None:
+    """The answerability head's logit of a stretch falls with the sentence that it was for."""
+    made = lesson(1, right=(2,))
+    made.matrix[:, ANSWERS] = [1.0, 4.0, 4.0, -2.0, 4.0, 0.5]
+    there = [i for i in range(6) if i != 2]
+    assert made.evidence(there).matrix[:, ANSWERS].tolist() == [1.0, -2.0, -2.0, 4.0, 0.5]
+    assert made.evidence(range(6)).matrix[:, ANSWERS].tolist() == made.matrix[:, ANSWERS].tolist()
 
 
 def test_sentences_needed_together_are_all_quoted() -> None:
