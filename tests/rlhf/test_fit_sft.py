@@ -106,7 +106,7 @@ def test_nothing_right_is_an_abstention() -> None:
     """And so are sentences of which only some are shown, where all are needed."""
     many = lesson(1, size=KEPT + 2, right=())
     order = np.argsort(WEIGHTS["en"].scores(many.matrix))
-    cut = replace(many, needed=(int(order[-1]), int(order[0])))
+    cut = replace(many, needed=(int(order[-1]), int(order[0])), passages=("Halls",) * 4)
     for made in (lesson(1, right=()), cut):
         drill = plain(made, WEIGHTS["en"], LAYOUT)
         assert drill.answer == (LAYOUT.abstain, LAYOUT.end)
