@@ -50,7 +50,7 @@ PARTS = 4
 #: How often a row of a source is drawn, against a row of weight 1.
 WEIGHTS = {"written": 5.0, "switched": 0.7, "translated": 1.5, "aligned": 1.2, "forum": 0.7}
 #: The same for questions; those that only look answered are the scarcest.
-ASKED = {"impossible": 5.0, "asked": 8.0, "beside": 1.0, "elsewhere": 1.0, "exchanged": 1.0}
+ASKED = {"impossible": 5.0, "asked": 3.5, "beside": 1.0, "elsewhere": 0.4, "exchanged": 0.6}
 #: A window with the answer in it, against one without; questions against sentences.
 ANSWERED, QUESTIONS = 2.0, 1.3
 #: Rows that contradict count for more: an edit of one word is what the check is for.
