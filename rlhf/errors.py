@@ -11,6 +11,7 @@ RlhfError
 │   └── UnknownTurn          feedback on a turn that is not in the log, or is someone else's
 ├── ExportError              an unknown export format, or a file that cannot be written
 └── TrainingError            a training file is missing or malformed, or does not fit the rest
+    └── Diverged             a run was stopped because it no longer learns (NaN, KL, entropy)
 """
 
 from __future__ import annotations
@@ -62,3 +63,7 @@ class ExportError(RlhfError):
 
 class TrainingError(RlhfError):
     """A training file is missing or malformed, or does not fit the rest."""
+
+
+class Diverged(TrainingError):
+    """A run was stopped because it went astray; the policy that is live was not touched."""

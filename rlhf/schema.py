@@ -9,6 +9,7 @@ from assistant.schema import Message, PolicyCard
 
 Split = Literal["train", "dev", "test"]
 PairSource = Literal["pick", "edit"]
+Finish = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +90,34 @@ class Counts:
     candidates: int
     evidence: int
     feedback: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """An answer that a policy drew, as tokens. Rewards are kept beside it, by name.
+
+    Attributes:
+        prompt: ids, with everything the policy was shown before its turn.
+        completion: ids up to the token that ends the answer, that token included.
+        actions: of each token of the completion, whether the policy chose it. Forced tokens and
+            evidence that was put in are no actions: they count for no loss, no KL, no whitening.
+        allowed: of each token of the completion, the tokens that it was chosen from, the token
+            itself among them; None for the whole vocabulary, and None in place of the tuple where
+            it was always the whole vocabulary. What is said where nothing was chosen is not read.
+        finish: "stop" where the answer ended by itself, "length" where it was cut off.
+        logprobs: of each token of the completion by the sampler, 0 where nothing was chosen; ()
+            where the sampler did not say.
+    """
+
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    actions: tuple[bool, ...]
+    allowed: tuple[tuple[int, ...] | None, ...] | None
+    finish: Finish
+    logprobs: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        size = len(self.completion)
+        listed = (self.actions, self.allowed or self.actions, self.logprobs or self.actions)
+        if any(len(values) != size for values in listed):
+            raise ValueError(f"a rollout of {size} tokens says another number of something else")
