@@ -16,6 +16,7 @@ import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import ModuleType
 
 from rich.console import Console
 from rich.markup import escape
@@ -32,7 +33,7 @@ from retrieval.intake import KINDS
 from retrieval.knowledge import KnowledgeBase
 from retrieval.ledger import open_ledger
 from retrieval.schema import IngestSummary
-from rlhf import exports
+from rlhf.commands.base import preferences as preferences_of
 from rlhf.errors import RlhfError
 from rlhf.preferences import PreferenceStore
 from safety import build_guard, pii
@@ -103,10 +104,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("name", metavar="PATH|URL")
     sub = command("forget-user", forget_user, "delete a user's conversations and feedback")
     sub.add_argument("user")
-    sub = command("export", export, "write the preferences that may be used for training")
-    sub.add_argument("what", choices=["preferences"])
-    sub.add_argument("file", type=Path)
-    sub.add_argument("--format", default="preference", choices=exports.FORMATS)
+    for name in menu.available("rlhf.commands"):
+        module = menu.load("rlhf.commands", name)
+        module.arguments(command(name.replace("_", "-"), _alone(module), module.HELP))
     sub = command("train", train, "fit shipped weights again")
     sub.add_argument("what", choices=sorted(FITS))
     sub.add_argument("--data", type=Path, required=True, help="folder of the training files")
@@ -251,7 +251,7 @@ def status(options: argparse.Namespace, settings: Settings) -> int:
     with open_ledger(settings.home, settings.retrieval) as ledger:
         index = noted_at(settings.home, ledger.store, ledger.status())
     memory = Memory(settings.home / "conversations.db")
-    preferences = _preferences(settings)
+    preferences = preferences_of(settings)
     try:
         counts, conversations = preferences.counts(), len(memory.conversations("local"))
     finally:
@@ -298,7 +298,7 @@ def forget(options: argparse.Namespace, settings: Settings) -> int:
 def forget_user(options: argparse.Namespace, settings: Settings) -> int:
     """Delete all that a user said, in both databases."""
     memory = Memory(settings.home / "conversations.db")
-    preferences = _preferences(settings)
+    preferences = preferences_of(settings)
     try:
         conversations = memory.delete_user(options.user)
         turns = preferences.delete_user(options.user)
@@ -308,18 +308,6 @@ def forget_user(options: argparse.Namespace, settings: Settings) -> int:
     if (settings.home / AUDIT).exists():
         Appeals(settings.home / AUDIT, settings.safety).forget(options.user)
     out.print(f"{conversations} conversations and {turns} logged turns deleted.")
-    return 0
-
-
-def export(options: argparse.Namespace, settings: Settings) -> int:
-    """Write preferences as JSON lines."""
-    preferences = _preferences(settings)
-    try:
-        lines = exports.export(preferences, options.format)
-        written = exports.write(lines, options.file)
-    finally:
-        preferences.close()
-    out.print(f"{written} lines written to {escape(str(options.file))}.")
     return 0
 
 
@@ -357,15 +345,15 @@ def train(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _preferences(settings: Settings) -> PreferenceStore:
-    mask, kinds = pii.build(settings.safety).mask, settings.safety.pii_logs
-    return PreferenceStore(settings.home / "preferences.db", redact=lambda text: mask(text, kinds))
+def _alone(module: ModuleType) -> Callable[[argparse.Namespace, Settings], int]:
+    """A command of rlhf, which needs no assistant."""
+    return lambda options, settings: int(module.run(options, settings, out))
 
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[tuple[Assistant, PreferenceStore]]:
     """The assistant and the preference log, wired; both are closed whatever happens."""
-    preferences = _preferences(settings)
+    preferences = preferences_of(settings)
     preferences.purge()
 
     def on_feedback(feedback: Feedback) -> None:
