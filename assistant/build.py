@@ -12,9 +12,11 @@ from assistant.answering import Answerer
 from assistant.config import Settings
 from assistant.dialogue import Assistant, OnFeedback, OnTurn
 from assistant.errors import BackendMissing, ModelNotFound
+from assistant.live import Live
 from assistant.memory import Memory
 from assistant.policy.base import Policy, Resources
 from assistant.scan import VERDICTS, Scan, follow
+from assistant.support import Supporter
 from retrieval import menu
 from retrieval.embed import heads
 from retrieval.errors import BackendMissing as NoBackend
@@ -60,9 +62,13 @@ def build_assistant(
     follow(knowledge, guard, cut=settings.policy.quarantine == "cut")
     memory = Memory(home / "conversations.db")
     trained = supporter_of(settings)
-    policy = build_policy(settings, knowledge, trained)
-    supporter = trained if getattr(policy, "writes", True) else None
-    return Assistant(settings, knowledge, guard, policy, memory, on_turn, on_feedback, supporter)
+
+    def load(own: Settings) -> tuple[Policy, Supporter | None]:
+        policy = build_policy(own, knowledge, trained)
+        return policy, trained if getattr(policy, "writes", True) else None
+
+    live = Live.open(settings, load)
+    return Assistant(settings, knowledge, guard, live, memory, on_turn, on_feedback)
 
 
 def build_knowledge(settings: Settings) -> tuple[KnowledgeBase, Scan | None]:

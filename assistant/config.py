@@ -79,6 +79,56 @@ class PolicySettings(BaseModel):
     min_confidence: float = Field(
         -1.0, ge=-1, le=1, description="abstain below this; -1 = the policy's calibrated threshold"
     )
+    follow: bool = Field(True, description="a promoted candidate answers in this policy's place")
+
+
+class PromotionSettings(BaseModel):
+    """What the registry of candidates keeps."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keep: int = Field(5, ge=1, description="candidates kept beside those that answer")
+    busy_seconds: float = Field(30.0, gt=0, description="wait for another writer, seconds")
+
+
+class CanarySettings(BaseModel):
+    """When a candidate on trial is promoted or taken back, by the thumbs of its conversations."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    automatic: bool = Field(True, description="each new thumb may decide; else `policy canary`")
+    share: float = Field(0.2, gt=0, lt=1, description="conversations that get the candidate")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="chance that any decision is wrong")
+    margin: float = Field(
+        0.1, ge=0, lt=1, description="promoted once its share of thumbs up is surely no worse"
+    )
+    least: int = Field(20, ge=1, description="votes on each side before anything is decided")
+    most: int = Field(5000, ge=1, description="votes on the candidate after which it is taken back")
+    per_user: int = Field(20, ge=1, description="votes of one user that count on each side")
+
+
+class GateSettings(BaseModel):
+    """What a candidate must show on held-out users and prompts; see `rlhf.gates`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    level: float = Field(0.95, gt=0.5, lt=1, description="confidence of the intervals")
+    rounds: int = Field(2000, ge=200, description="bootstrap draws")
+    least: int = Field(100, ge=2, description="rows below which a gate is not computed")
+    win_margin: float = Field(0.0, ge=0, lt=0.5, description="win rate's lower bound may lie below")
+    reward_margin: float = Field(0.01, ge=0, description="accuracy the reward model may lose")
+    ece: float = Field(0.1, gt=0, le=1, description="calibration error of the reward model at most")
+    safety_margin: float = Field(0.01, ge=0, description="violation rate may surely rise by less")
+    refusal_margin: float = Field(0.02, ge=0, description="over-refusal may surely rise by less")
+    grounded_margin: float = Field(0.02, ge=0, description="groundedness may surely fall by less")
+    answers_margin: float = Field(0.02, ge=0, description="accuracy may surely fall by less")
+    length_low: float = Field(0.8, gt=0, description="mean length against live, at least")
+    length_high: float = Field(1.25, gt=0, description="mean length against live, at most")
+    kl: float = Field(10.0, gt=0, description="KL to the reference at most, nats an answer")
+    modelling_margin: float = Field(0.05, ge=0, description="loss on plain text may rise, nats")
+    optional: tuple[str, ...] = Field(
+        ("modelling",), description="gates that may be missing; any other then counts as failed"
+    )
 
 
 class MemorySettings(BaseModel):
@@ -117,6 +167,9 @@ class Settings(BaseSettings):
     retrieval: RetrievalSettings = RetrievalSettings()
     safety: SafetySettings = SafetySettings()
     policy: PolicySettings = PolicySettings()
+    promotion: PromotionSettings = PromotionSettings()
+    canary: CanarySettings = CanarySettings()
+    gates: GateSettings = GateSettings()
     memory: MemorySettings = MemorySettings()
     serve: ServeSettings = ServeSettings()
 
@@ -177,8 +230,8 @@ def policy_values(text: str) -> dict[str, str]:
     """The settings that one word for a policy stands for.
 
     `hf:NAME` (a folder or a hub name), `openai:URL#MODEL`, `langchain:PROVIDER:MODEL`, or the name
-    of a policy that needs no more, such as `extract`. All four settings that say who answers are
-    given, so that nothing of another policy's settings remains.
+    of a policy that needs no more, such as `extract`. All settings that say who answers are given,
+    so that nothing of another policy's settings remains, and nothing promoted answers instead.
 
     Raises:
         ConfigError: a part is missing, or the kind is unknown.
@@ -198,6 +251,7 @@ def policy_values(text: str) -> dict[str, str]:
         "policy.model": model,
         "policy.url": url,
         "policy.adapter": "",
+        "policy.follow": "false",  # who is named answers, whatever was promoted
     }
 
 

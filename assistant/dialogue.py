@@ -4,7 +4,8 @@
     -> compose (generate, check support, screen, release sentence by sentence) -> conclude -> log
 
 A blocked input never reaches the policy; a sentence is released only after it was grounded and
-screened. When a rewritten question finds nothing, the words as typed are searched too.
+screened. When a rewritten question finds nothing, the words as typed are searched too. A turn runs
+with one policy from its first step to its last, whatever is promoted meanwhile (`live`).
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
 
 from assistant import context, lookup, quarantine, steps
 from assistant.config import Settings
+from assistant.live import Live, Served
 from assistant.memory import Memory
 from assistant.policy.base import Policy
-from assistant.prompt import fingerprint
+from assistant.record import record_of, reply_of
 from assistant.schema import (
     Citation,
     Consent,
@@ -65,14 +67,18 @@ class Assistant:
         settings: Settings,
         knowledge: KnowledgeBase,
         guard: Guard,
-        policy: Policy,
+        policy: Policy | Live,
         memory: Memory,
         on_turn: OnTurn | None = None,
         on_feedback: OnFeedback | None = None,
         supporter: Supporter | None = None,
     ) -> None:
         self.settings = settings
-        self._parts = Parts(settings, knowledge, guard, policy, memory, supporter)
+        if not isinstance(policy, Live):
+            policy = Live(Served("", settings, policy, supporter))
+        self._live = policy
+        with policy.lease("") as served:
+            self._parts = Parts(settings, knowledge, guard, served.policy, memory)
         self._knowledge = knowledge
         self._memory = memory
         self._on_turn = on_turn
@@ -102,14 +108,16 @@ class Assistant:
         """
         text = text.encode(errors="replace").decode()  # half a surrogate pair cannot be stored
         conversation = self._memory.open(conversation_id, user_id, text)
-        state = State(
-            text, conversation, user_id, language, surface, consent, self._sampling(0), readers
-        )
-        state.history = self._memory.turns(conversation, user_id)
-        yield from self._run(state)
-        reply = self._reply(state)
-        self._memory.add(Turn(reply.turn_id, conversation, text, reply, time.time()), user_id)
-        self._log(state, reply, position=0)
+        with self._serving(conversation) as parts:
+            sampling = _sampling(parts, variant=0)
+            state = State(
+                text, conversation, user_id, language, surface, consent, sampling, readers
+            )
+            state.history = self._memory.turns(conversation, user_id)
+            yield from self._run(state, parts)
+            reply = reply_of(state, parts)
+            self._memory.add(Turn(reply.turn_id, conversation, text, reply, time.time()), user_id)
+            self._log(state, parts, reply, position=0)
         yield Event("reply", reply=reply)
 
     def reply(
@@ -150,23 +158,24 @@ class Assistant:
         """
         turn = self._memory.turn(turn_id, user_id)
         made = len(self._memory.candidates(turn_id, user_id))
-        state = State(
-            turn.user_text,
-            turn.conversation_id,
-            user_id,
-            turn.reply.language,
-            "ui",
-            consent,
-            self._sampling(variant=made),
-            readers,
-            turn_id,
-        )
-        everything = self._memory.turns(turn.conversation_id, user_id)
-        state.history = everything[: [t.id for t in everything].index(turn_id)]
-        yield from self._run(state)
-        reply = self._reply(state)
-        self._memory.add_candidate(reply)
-        self._log(state, reply, position=made)
+        with self._serving(turn.conversation_id) as parts:
+            state = State(
+                turn.user_text,
+                turn.conversation_id,
+                user_id,
+                turn.reply.language,
+                "ui",
+                consent,
+                _sampling(parts, variant=made),
+                readers,
+                turn_id,
+            )
+            everything = self._memory.turns(turn.conversation_id, user_id)
+            state.history = everything[: [t.id for t in everything].index(turn_id)]
+            yield from self._run(state, parts)
+            reply = reply_of(state, parts)
+            self._memory.add_candidate(reply)
+            self._log(state, parts, reply, position=made)
         yield Event("reply", reply=reply)
 
     def choose(self, turn_id: str, candidate_id: str, *, user_id: str = "local") -> Turn:
@@ -182,108 +191,57 @@ class Assistant:
         if self._on_feedback is not None:
             self._on_feedback(feedback)
 
-    def _run(self, state: State) -> Iterator[Event]:
+    @contextmanager
+    def _serving(self, conversation_id: str) -> Iterator[Parts]:
+        """The parts of one turn, with the policy that answers this conversation now."""
+        with self._live.lease(conversation_id) as served:
+            yield replace(
+                self._parts,
+                settings=served.settings,
+                policy=served.policy,
+                supporter=served.supporter,
+                version=served.version,
+            )
+
+    def _run(self, state: State, parts: Parts) -> Iterator[Event]:
         for name, step in STEPS:
-            yield self._timed(state, name, step)
+            yield _timed(state, parts, name, step)
             if state.outcome is not None:
                 break
         else:
-            yield from self._compose(state)
+            yield from _composing(state, parts)
             if state.outcome is None and state.period is not None and not state.any_date:
-                yield from self._of_any_date(state)
+                yield from self._of_any_date(state, parts)
             if state.outcome is None and state.understanding.rewritten:
-                yield from self._as_typed(state)
-        yield self._timed(state, "conclude", steps.conclude)
+                yield from self._as_typed(state, parts)
+        yield _timed(state, parts, "conclude", steps.conclude)
 
-    def _of_any_date(self, state: State) -> Iterator[Event]:
+    def _of_any_date(self, state: State, parts: Parts) -> Iterator[Event]:
         """Second attempt of a question that names a time: perhaps it was its topic's."""
         state.any_date = True
-        yield from self._again(state, "any date")
+        yield from self._again(state, parts, "any date")
         if state.outcome is None:
             state.any_date = False
 
-    def _again(self, state: State, why: str) -> Iterator[Event]:
+    def _again(self, state: State, parts: Parts, why: str) -> Iterator[Event]:
         state.token_ids, state.logprobs, state.usage = [], [], None  # of the prompt that is logged
         for name, step in STEPS[3:]:
-            yield self._timed(state, f"{name} ({why})", step)
-        yield from self._compose(state)
+            yield _timed(state, parts, f"{name} ({why})", step)
+        yield from _composing(state, parts)
 
-    def _as_typed(self, state: State) -> Iterator[Event]:
+    def _as_typed(self, state: State, parts: Parts) -> Iterator[Event]:
         """Second attempt of a follow-up: perhaps it stood alone after all."""
         if state.understanding.intent != "question":
             return
         rewritten = state.understanding
         state.understanding = replace(rewritten, query=state.text.strip(), rewritten=False)
-        yield from self._again(state, "as typed")
+        yield from self._again(state, parts, "as typed")
         if state.outcome is None:
             state.understanding = rewritten
 
-    def _compose(self, state: State) -> Iterator[Event]:
-        began = time.perf_counter()
-        for piece in steps.compose(state, self._parts):
-            yield Event("text", text=piece)
-        yield _noted(state, "compose", began, steps.composed(state, self._parts))
-
-    def _timed(self, state: State, name: str, step: Callable[[State, Parts], str]) -> Event:
-        began = time.perf_counter()
-        return _noted(state, name, began, step(state, self._parts))
-
-    def _sampling(self, variant: int) -> Sampling:
-        policy = self.settings.policy
-        return Sampling(
-            temperature=policy.temperature if not variant else max(policy.temperature, 0.7),
-            top_p=policy.top_p,
-            max_tokens=policy.max_tokens,
-            seed=variant,
-            variant=variant,
-            seconds=policy.seconds,
-        )
-
-    def _reply(self, state: State) -> Reply:
-        assert state.outcome is not None
-        return Reply(
-            turn_id=state.turn_id,
-            candidate_id=uuid4().hex,
-            conversation_id=state.conversation_id,
-            text=state.answer,
-            outcome=state.outcome,
-            language=state.language,
-            citations=state.citations,
-            passages=steps.kept_passages(state, self._parts),
-            verdicts=tuple(state.verdicts),
-            steps=tuple(state.steps),
-            understanding=state.understanding,
-            policy=self._parts.policy.card,
-            confidence=state.confidence,
-            seconds=time.monotonic() - state.began,
-        )
-
-    def _log(self, state: State, reply: Reply, position: int) -> None:
-        if self._on_turn is None:
-            return
-        messages = steps.kept_prompt(state, self._parts)
-        self._on_turn(
-            TurnRecord(
-                turn_id=reply.turn_id,
-                candidate_id=reply.candidate_id,
-                conversation_id=state.conversation_id,
-                parent_id=state.history[-1].id if state.history else "",
-                user_id=state.user_id,
-                surface=state.surface,
-                language=state.language,
-                created=time.time(),
-                user_text=state.user_text,
-                prompt=messages,
-                prompt_sha256=fingerprint(messages),
-                reply=reply,
-                sampling=state.sampling,
-                finish=state.finish,
-                token_ids=tuple(state.token_ids),
-                logprobs=tuple(state.logprobs),
-                consent=state.consent,
-                position=position,
-            )
-        )
+    def _log(self, state: State, parts: Parts, reply: Reply, position: int) -> None:
+        if self._on_turn is not None:
+            self._on_turn(record_of(state, parts, reply, position))
 
     # conversations ------------------------------------------------------------------------------
 
@@ -354,11 +312,12 @@ class Assistant:
             chunks=index.chunks,
             lag=index.sequence - index.served,
             embedder=index.embedder,
-            policy=self._parts.policy.card,
+            policy=self._live.card,
             moderators=self.settings.safety.moderators,
             data_dir=str(self.settings.home),
             conversations=len(self._memory.conversations("local")),
             ready_seconds=self._ready,
+            refused=self._live.refused,
         )
 
     def warm(self) -> float:
@@ -373,7 +332,7 @@ class Assistant:
 
     def close(self) -> None:
         """Give back models, workers and database connections."""
-        self._parts.policy.close()
+        self._live.close()
         self._knowledge.close()
         self._memory.close()
 
@@ -382,6 +341,30 @@ class Assistant:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+
+def _composing(state: State, parts: Parts) -> Iterator[Event]:
+    began = time.perf_counter()
+    for piece in steps.compose(state, parts):
+        yield Event("text", text=piece)
+    yield _noted(state, "compose", began, steps.composed(state, parts))
+
+
+def _timed(state: State, parts: Parts, name: str, step: Callable[[State, Parts], str]) -> Event:
+    began = time.perf_counter()
+    return _noted(state, name, began, step(state, parts))
+
+
+def _sampling(parts: Parts, variant: int) -> Sampling:
+    policy = parts.settings.policy
+    return Sampling(
+        temperature=policy.temperature if not variant else max(policy.temperature, 0.7),
+        top_p=policy.top_p,
+        max_tokens=policy.max_tokens,
+        seed=variant,
+        variant=variant,
+        seconds=policy.seconds,
+    )
 
 
 def _noted(state: State, name: str, began: float, detail: str) -> Event:

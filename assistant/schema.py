@@ -91,7 +91,10 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class PolicyCard:
-    """Who answered: the identity of a policy, as the preference log keeps it."""
+    """Who answered: the identity of a policy, as the preference log keeps it.
+
+    `version` is the id of a promoted candidate, "" for the policy that the settings name.
+    """
 
     name: str
     model: str
@@ -99,6 +102,7 @@ class PolicyCard:
     adapter: str = ""
     engine: str = ""
     dtype: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +290,10 @@ class Excerpt:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What `status` shows: what is indexed, how fresh, which policy, since when."""
+    """What `status` shows: what is indexed, how fresh, which policy, since when.
+
+    `refused` is why the policy that was promoted last does not answer, "" where it does.
+    """
 
     documents: int
     chunks: int
@@ -297,3 +304,4 @@ class Health:
     data_dir: str
     conversations: int
     ready_seconds: float
+    refused: str = ""

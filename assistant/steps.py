@@ -54,6 +54,7 @@ class Parts:
     """The concrete parts a turn runs through.
 
     `supporter` is the trained half of the support check, where there is one.
+    `version` is the id of the promoted candidate that `policy` is, "" where the settings name it.
     `canary` is a word that stands in the system message of policies that write, and that no
     answer may hold: the same for the whole process, and in no log.
     """
@@ -64,6 +65,7 @@ class Parts:
     policy: Policy
     memory: Memory
     supporter: Supporter | None = None
+    version: str = ""
     canary: str = field(default_factory=lambda: secrets.token_hex(12), repr=False)
 
     @property
