@@ -10,6 +10,8 @@ RlhfError
 │   ├── ConflictingRecord    its id is taken by another content
 │   └── UnknownTurn          feedback on a turn that is not in the log, or is someone else's
 ├── ExportError              an unknown export format, or a file that cannot be written
+├── ImportRefused            an unknown import format, no licence note, or an unreadable file
+├── RewardError              there is no reward model, or a term of the reward cannot be used
 └── TrainingError            a training file is missing or malformed, or does not fit the rest
     └── Diverged             a run was stopped because it no longer learns (NaN, KL, entropy)
 """
@@ -59,6 +61,14 @@ class UnknownTurn(RecordError):
 
 class ExportError(RlhfError):
     """An unknown export format, or a file that cannot be written."""
+
+
+class ImportRefused(RlhfError):
+    """An unknown import format, a data set without a licence note, or a file no one can read."""
+
+
+class RewardError(RlhfError):
+    """There is no reward model, it tells nothing apart, or a term of the reward is not finite."""
 
 
 class TrainingError(RlhfError):
