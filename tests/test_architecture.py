@@ -72,6 +72,8 @@ HEAVY = {
         "rlhf/fit/pretrain.py",
         "rlhf/fit/sft.py",
         "rlhf/fit/_exam.py",
+        "rlhf/fit/reward.py",
+        "rlhf/fit/_reward_loss.py",
     ),
     "sklearn": (
         "assistant/fit/guard.py",
@@ -122,6 +124,7 @@ HEAVY = {
 #: Where everything may be caught, and why.
 CATCH_ALL = {
     "safety/guard.py": "a moderator that breaks in any way must block, not let pass",
+    "assistant/live.py": "a new policy that breaks in any way must not take the old one down",
     "assistant/policy/langchain.py": "each provider's package raises errors of its own",
     "assistant/ui/*.py": "the service boundary: a reader sees a sentence, not a traceback",
     "retrieval/parse/_child.py": "the worker's outermost boundary: any parser bug is one bad file",
