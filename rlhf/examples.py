@@ -11,8 +11,8 @@ from sqlalchemy.engine import Connection
 
 from assistant.prompt import ABSTAIN
 from assistant.schema import Consent, Message, PolicyCard
-from rlhf.schema import Counts, EditExample, Origin, Preference, Split, ThumbExample
-from rlhf.tables import candidate, consent, evidence, feedback, person, prompt, turn
+from rlhf.schema import Counts, EditExample, Origin, Preference, Sample, Split, ThumbExample
+from rlhf.tables import candidate, consent, erased, evidence, feedback, person, prompt, turn
 
 #: Outcomes that a policy wrote; refusals, crisis replies and small talk are canned.
 WRITTEN = ("answered", "abstained")
@@ -42,9 +42,8 @@ def events(
     last = 0
     while True:
         query = (
-            select(feedback, person.c.split.label("person_split"))
+            select(feedback, turn.c.split.label("turn_split"))
             .join(turn, turn.c.turn_id == feedback.c.turn_id)
-            .join(person, person.c.pseudonym == turn.c.pseudonym)
             .where(and_(*where, feedback.c.seq > last))
             .order_by(feedback.c.seq)
             .limit(page)
@@ -138,13 +137,84 @@ def thumbs(found: Found, *, raw: bool) -> Iterator[ThumbExample]:
         )
 
 
+def comparisons(found: Found, *, raw: bool, edit_weight: float) -> Iterator[Sample]:
+    """Yield what one pick or edit compares: every candidate that can be, ties among them.
+
+    A pick ranks the picked first and all others second, since no more was said of them.
+    """
+    event = found.event
+    shared = _marks(found)
+    if event.kind == "edit":
+        for edit in edits(found, raw=raw):
+            yield Sample(
+                "comparison",
+                edit.prompt,
+                (edit.edited, edit.original),
+                ranks=(1, 2),
+                models=("", edit.policy.model),
+                weight=edit_weight,
+                source="edit",
+                **shared,
+            )
+        return
+    shown = [found.candidates[name] for name in event.candidate_ids]
+    best = shown[max(event.value, 0)]
+    kept = [a for a in shown if a is best or _comparable(best, a, raw)]
+    if len(kept) > 1:
+        yield Sample(
+            "comparison",
+            _prompt(found, best, raw),
+            tuple(_completion(a, raw) for a in kept),
+            ranks=tuple(1 if event.value < 0 or a is best else 2 for a in kept),
+            models=tuple(PolicyCard(**a.policy).model for a in kept),
+            source="pick",
+            **shared,
+        )
+
+
+def prompts(engine: Engine, split: Split | None, page: int, *, raw: bool) -> Iterator[Sample]:
+    """What a policy answered, each prompt once, oldest first, page by page."""
+    seen: set[str] = set()
+    last = 0
+    while True:
+        written = exists().where(
+            candidate.c.turn_id == prompt.c.turn_id,
+            candidate.c.prompt_sha256 == prompt.c.prompt_sha256,
+            candidate.c.outcome.in_(WRITTEN),
+        )
+        turns = select(turn).where(and_(*_usable(split), turn.c.seq > last))
+        with engine.begin() as db:
+            rows = db.execute(turns.order_by(turn.c.seq).limit(page)).all()
+            mine = prompt.c.turn_id.in_([row.turn_id for row in rows])
+            found = db.execute(select(prompt).where(mine, written)).all()
+        asked = {row.turn_id: row for row in rows}
+        place = {turn_id: n for n, turn_id in enumerate(asked)}
+        for row in sorted(found, key=lambda r: (place[r.turn_id], r.prompt_sha256)):
+            if row.prompt_sha256 in seen:
+                continue
+            seen.add(row.prompt_sha256)
+            of = asked[row.turn_id]
+            yield Sample(
+                "prompt",
+                _messages(row, raw),
+                id=of.turn_id,
+                user=of.pseudonym,
+                language=of.language,
+                created=of.created,
+                source="turn",
+                split=of.split,
+            )
+        if len(rows) < page:
+            return
+        last = rows[-1].seq
+
+
 def records(engine: Engine, split: Split | None, page: int) -> Iterator[dict[str, Any]]:
     """Whole turns as JSON-ready dicts, oldest first, with everything logged under them."""
     last = 0
     while True:
         query = (
-            select(turn, person.c.split)
-            .join(person, person.c.pseudonym == turn.c.pseudonym)
+            select(turn)
             .where(and_(*_usable(split), turn.c.seq > last))
             .order_by(turn.c.seq)
             .limit(page)
@@ -173,8 +243,8 @@ def counts(db: Connection) -> Counts:
         .order_by(feedback.c.kind)
     )
     return Counts(
-        users=size(person, person.c.deleted.is_(None)),
-        deleted_users=size(person, person.c.deleted.is_not(None)),
+        users=size(person),
+        deleted_users=size(erased),
         turns=size(turn),
         trainable=size(turn, turn.c.allow_train),
         candidates=size(candidate),
@@ -204,7 +274,7 @@ def allowed(db: Connection, pseudonym: str) -> Consent:
 def _usable(split: Split | None) -> list[ColumnElement[bool]]:
     where: list[ColumnElement[bool]] = [turn.c.allow_train.is_(True)]
     if split is not None:
-        where.append(person.c.split == split)
+        where.append(turn.c.split == split)
     return where
 
 
@@ -215,7 +285,7 @@ def _complete(db: Connection, event: Row[Any]) -> Found:
     return Found(
         event,
         asked,
-        event.person_split,
+        event.turn_split,
         {row.candidate_id: row for row in answers},
         {row.prompt_sha256: row for row in prompts},
     )
@@ -256,10 +326,25 @@ def _completion(answer: Row[Any], raw: bool) -> str:
 
 
 def _prompt(found: Found, answer: Row[Any], raw: bool) -> tuple[Message, ...]:
-    row = found.prompts[answer.prompt_sha256]
+    return _messages(found.prompts[answer.prompt_sha256], raw)
+
+
+def _messages(row: Row[Any], raw: bool) -> tuple[Message, ...]:
     return tuple(
         Message(role, text) for role, text in (row.messages if raw else row.redacted_messages)
     )
+
+
+def _marks(found: Found) -> dict[str, Any]:
+    """Name what every sample of an event says about where it is from."""
+    origin = _origin(found)
+    return {
+        "id": origin.event_id,
+        "user": origin.user,
+        "language": origin.language,
+        "created": origin.created,
+        "split": origin.split,
+    }
 
 
 def _origin(found: Found) -> Origin:

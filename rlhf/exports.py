@@ -1,80 +1,104 @@
-"""The preference log in the field's formats, as JSON lines. Pure functions over the store.
+"""Preferences in the field's formats, as JSON lines. Pure functions over the store.
 
-preference  {"prompt": [messages], "chosen": [message], "rejected": [message]}, plus a weight:
-            what reward-model and DPO trainers load (TRL's conversational preference type)
-unpaired    {"prompt": [messages], "completion": [message], "label": bool}: KTO
-sft         {"prompt": [messages], "completion": [message]}: supervised fine-tuning, from edits
-raw         one whole turn a line, as logged
+preference     {"prompt", "chosen", "rejected"}, plus a weight: TRL's preference type, which
+               reward-model and DPO trainers load
+unpaired, kto  {"prompt", "completion", "label": bool}: TRL's unpaired type, KTO
+sft            {"prompt", "completion"}: supervised fine-tuning, from edits
+prompt         {"prompt"}: what a policy is trained to answer (TRL's prompt-only type)
+ranking        {"context", "completions": [{"rank", "completion"}]}: K answers, ties among them
+hh             {"chosen", "rejected"}: transcripts of HH-RLHF
+arena          battles of Chatbot Arena, ties among them; edits are none
+argilla        records of Argilla with a ranking, ties among them
+label-studio   tasks of Label Studio with a pairwise choice, which knows no tie
+open-webui     feedback of Open WebUI, from thumbs
+raw            one whole turn a line, as logged
 
-A message is {"role", "content"}. Only rows of users who allow training now appear in any of them.
+Messages are lists of {"role", "content"}; `plain` makes transcripts of them in TRL's types. A
+thumb is never half of a pair. Only rows of users who allow training now appear in any format;
+imported data sets only where they are named, each line with its data set and licence.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from assistant.schema import Message
+from rlhf import _exports_formats as formats
+from rlhf._exports_formats import Line
 from rlhf.errors import ExportError
 from rlhf.preferences import PreferenceStore
-from rlhf.schema import EditExample, Preference, Split, ThumbExample
+from rlhf.samples import gather
+from rlhf.schema import Sample, SampleKind, Split
 
-Format = Literal["preference", "unpaired", "sft", "raw"]
+Format = Literal[
+    "preference",
+    "unpaired",
+    "kto",
+    "sft",
+    "prompt",
+    "ranking",
+    "hh",
+    "arena",
+    "argilla",
+    "label-studio",
+    "open-webui",
+    "raw",
+]
 FORMATS: tuple[Format, ...] = get_args(Format)
-Line = dict[str, Any]
+#: The formats that `plain` changes.
+PLAIN = ("preference", "unpaired", "kto", "sft", "prompt")
+
+Make = Callable[[Sample, bool], Iterator[Line]]
+_MAKERS: dict[str, tuple[SampleKind, Make]] = {
+    "preference": ("comparison", formats.preference),
+    "unpaired": ("label", formats.unpaired),
+    "kto": ("label", formats.unpaired),
+    "sft": ("demonstration", formats.completion),
+    "prompt": ("prompt", formats.prompt),
+    "ranking": ("comparison", formats.ranking),
+    "hh": ("comparison", formats.hh),
+    "arena": ("comparison", formats.arena),
+    "argilla": ("comparison", formats.argilla),
+    "label-studio": ("comparison", formats.label_studio),
+    "open-webui": ("label", formats.open_webui),
+}
 
 
 def export(
-    store: PreferenceStore, format: Format, split: Split | None = None, *, raw: bool = False
+    store: PreferenceStore,
+    format: Format,
+    split: Split | None = None,
+    *,
+    raw: bool = False,
+    plain: bool = False,
+    datasets: Sequence[str] = (),
 ) -> Iterator[Line]:
-    """Yield the lines of one export, oldest first; redacted texts unless `raw`.
+    """Yield the lines of one export: users' own, oldest first, then those of named data sets.
+
+    Texts are the redacted ones unless `raw`; those of data sets always are.
 
     Raises:
-        ExportError: no such format.
+        ExportError: no such format or data set, or a plain form of a format that has none.
     """
-    if format == "preference":
-        return (of_preference(row) for row in store.pairs(split, raw=raw))
-    if format == "unpaired":
-        return (of_thumb(row) for row in store.thumbs(split, raw=raw))
-    if format == "sft":
-        return (of_edit(row) for row in store.edits(split, raw=raw))
+    if format not in FORMATS:
+        raise ExportError(f"no export format {format!r}; there are: {', '.join(FORMATS)}")
+    if plain and format not in PLAIN:
+        raise ExportError(f"{format} has no plain form; these have: {', '.join(PLAIN)}")
+    known = store.datasets()
+    for name in datasets:
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise ExportError(f"no data set {name!r} was imported; there are: {there}")
     if format == "raw":
+        if datasets:
+            raise ExportError("raw is of users' own turns; name another format for data sets")
         return store.records(split)
-    raise ExportError(f"no export format {format!r}; there are: {', '.join(FORMATS)}")
-
-
-def of_preference(row: Preference) -> Line:
-    """One line of "preference"."""
-    return {
-        "prompt": _messages(row.prompt),
-        "chosen": _answer(row.chosen),
-        "rejected": _answer(row.rejected),
-        "weight": row.weight,
-        "source": row.source,
-        "id": row.origin.event_id,
-    }
-
-
-def of_thumb(row: ThumbExample) -> Line:
-    """One line of "unpaired"."""
-    return {
-        "prompt": _messages(row.prompt),
-        "completion": _answer(row.completion),
-        "label": row.label,
-        "id": row.origin.event_id,
-    }
-
-
-def of_edit(row: EditExample) -> Line:
-    """One line of "sft"."""
-    return {
-        "prompt": _messages(row.prompt),
-        "completion": _answer(row.edited),
-        "id": row.origin.event_id,
-    }
+    kind, make = _MAKERS[format]
+    found = gather(store, kind, split, raw=raw, datasets=datasets)
+    return (line for sample in found for line in make(sample, plain))
 
 
 def write(lines: Iterable[Line], path: Path) -> int:
@@ -99,11 +123,3 @@ def write(lines: Iterable[Line], path: Path) -> int:
     finally:
         aside.unlink(missing_ok=True)
     return count
-
-
-def _messages(prompt: tuple[Message, ...]) -> list[dict[str, str]]:
-    return [{"role": m.role, "content": m.text} for m in prompt]
-
-
-def _answer(text: str) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": text}]

@@ -8,42 +8,32 @@ stands now; what a user had erased is gone from the file, not only from the answ
 from __future__ import annotations
 
 import logging
-import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DatabaseError, OperationalError
 
 from assistant.prompt import fingerprint
 from assistant.schema import Consent, Feedback, TurnRecord
-from rlhf import examples, rows
+from rlhf import examples, preferences_imported, preferences_people, rows
 from rlhf.config import PreferenceSettings
-from rlhf.errors import (
-    BadRecord,
-    ConflictingRecord,
-    StoreBusy,
-    StoreError,
-    UnknownTurn,
-)
+from rlhf.errors import BadRecord, ConflictingRecord, UnknownTurn
 from rlhf.identity import keyed_hash, mask_contacts, read_secret
-from rlhf.schema import Counts, EditExample, Preference, Split, ThumbExample
-from rlhf.tables import (
-    candidate,
-    consent,
-    evidence,
-    feedback,
-    open_engine,
-    open_version,
-    person,
-    prompt,
-    turn,
+from rlhf.preferences_file import LogFile
+from rlhf.preferences_imported import Taken
+from rlhf.schema import (
+    Counts,
+    EditExample,
+    Preference,
+    Sample,
+    SampleKind,
+    Split,
+    ThumbExample,
 )
+from rlhf.tables import candidate, consent, evidence, feedback, prompt, turn
 
 logger = logging.getLogger(__name__)
 
@@ -78,20 +68,8 @@ class PreferenceStore:
         self.settings = settings or PreferenceSettings()
         self._redact = redact
         self._clock = clock
-        self._lock = threading.Lock()
         self._key = read_secret(secret or path.with_suffix(".key"))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._engine = open_engine(path, self.settings.busy_seconds)
-        except OSError as error:
-            raise StoreError(f"cannot open the preference log {path}: {error}") from error
-        self._writer = self._engine.execution_options(begin="IMMEDIATE")
-        try:
-            with self._write() as db:
-                open_version(db, keyed_hash(self._key, "check", ""), self._clock())
-        except StoreError:
-            self._engine.dispose()
-            raise
+        self._file = LogFile(path, self._key, self.settings, clock())
 
     # -- writing
 
@@ -116,14 +94,23 @@ class PreferenceStore:
                 "not the prompt's; take it from assistant.prompt.fingerprint"
             )
         pseudonym = self.pseudonym(record.user_id)
-        with self._write() as db:
+        with self._file.write() as db:
             self._meet(db, pseudonym, record.created)
             if not self._new_candidate(db, record, pseudonym):
                 return
             expires = record.created + self.settings.retention_days * DAY
             known = select(turn.c.seq).where(turn.c.turn_id == record.turn_id)
             if db.execute(known).first() is None:
-                db.execute(insert(turn), rows.of_turn(record, pseudonym, expires, self._redact))
+                row = rows.of_turn(record, pseudonym, expires, self._redact)
+                row["split"] = preferences_people.split_of(
+                    db,
+                    self._key,
+                    self.settings,
+                    pseudonym,
+                    record.conversation_id,
+                    record.user_text,
+                )
+                db.execute(insert(turn), row)
             same = (prompt.c.turn_id == record.turn_id) & (
                 prompt.c.prompt_sha256 == record.prompt_sha256
             )
@@ -154,7 +141,7 @@ class PreferenceStore:
             ConflictingRecord: `event_id` is taken by another content.
         """
         pseudonym = self.pseudonym(event.user_id)
-        with self._write() as db:
+        with self._file.write() as db:
             shown = self._candidates(db, event, pseudonym)
             chosen = event.candidate_ids or shown[-1:]
             rows.check_feedback(event, chosen, shown)
@@ -190,7 +177,7 @@ class PreferenceStore:
         pseudonym = self.pseudonym(user_id)
         now = self._clock()
         flags = rows.flags(allowed)
-        with self._write() as db:
+        with self._file.write() as db:
             self._meet(db, pseudonym, now, fresh=True)
             last = db.execute(select(func.coalesce(func.max(turn.c.seq), 0))).scalar_one()
             db.execute(
@@ -211,41 +198,94 @@ class PreferenceStore:
 
     def consent(self, user_id: str) -> Consent:
         """Find what the user allowed last, by `set_consent` or with a turn; else nothing."""
-        with self._read() as db:
+        with self._file.read() as db:
             return examples.allowed(db, self.pseudonym(user_id))
 
     def delete_user(self, user_id: str) -> int:
-        """Erase all a user said and was answered; a tombstone without content stays.
+        """Erase all a user said and was answered, and rows imported of the same user id.
 
-        The file is rewritten (VACUUM), so this takes time in proportion to the log. Turns that
-        arrive late, created before the deletion, are refused from then on.
+        A tombstone stays, without content and without the pseudonym: turns that arrive late,
+        created before the deletion, are refused by it. The file is rewritten (VACUUM), so this
+        takes time in proportion to the log.
 
         Returns:
             How many turns were erased.
         """
         pseudonym = self.pseudonym(user_id)
         now = self._clock()
-        with self._write() as db:
+        with self._file.write() as db:
             self._meet(db, pseudonym, now, fresh=True)
-            erased = db.execute(delete(turn).where(turn.c.pseudonym == pseudonym)).rowcount
-            db.execute(delete(consent).where(consent.c.pseudonym == pseudonym))
-            db.execute(update(person).where(person.c.pseudonym == pseudonym).values(deleted=now))
-        self._rewrite()
+            erased = preferences_people.erase(db, self._key, pseudonym, now)
+        self._file.rewrite()
         logger.info("user erased turns=%d", erased)
         return int(erased)
 
     def purge(self) -> int:
         """Erase the turns whose retention time is over; returns how many."""
-        with self._write() as db:
+        with self._file.write() as db:
             erased = db.execute(
                 delete(turn).where(turn.c.retention_until <= self._clock())
             ).rowcount
         if erased:
-            self._rewrite()
+            self._file.rewrite()
         logger.info("log purged turns=%d", erased)
         return int(erased)
 
+    def take(
+        self, samples: Sequence[Sample], dataset: str, licence: str, split: Split | None = None
+    ) -> list[Taken]:
+        """Take over other people's rows, in one transaction; they stay apart from users' own.
+
+        Personal data is masked before anything is written. A row that is there already is not
+        taken twice. `split` holds for rows whose opening words are new; without it, it is drawn.
+        """
+        with self._file.write() as db:
+            return preferences_imported.take(
+                db,
+                samples,
+                preferences_imported.Source(
+                    dataset, licence, split, self.settings, self.pseudonym, self._redact
+                ),
+                self._clock(),
+            )
+
+    def forget_dataset(self, dataset: str) -> int:
+        """Erase the rows of one imported data set; returns how many."""
+        with self._file.write() as db:
+            erased = preferences_imported.forget(db, dataset)
+        if erased:
+            self._file.rewrite()
+        logger.info("data set erased dataset=%s rows=%d", dataset, erased)
+        return erased
+
     # -- reading
+
+    def comparisons(self, split: Split | None = None, *, raw: bool = False) -> Iterator[Sample]:
+        """Picks with all their candidates, ties among them, and edits, oldest first."""
+        for found in self._events(("ab_pick", "edit"), split):
+            yield from examples.comparisons(found, raw=raw, edit_weight=self.settings.edit_weight)
+
+    def prompts(self, split: Split | None = None, *, raw: bool = False) -> Iterator[Sample]:
+        """What users asked and a policy answered, each prompt once, oldest first."""
+        with self._file.translated():
+            yield from examples.prompts(self._file.engine, split, self.settings.page, raw=raw)
+
+    def imported(
+        self,
+        kind: SampleKind,
+        split: Split | None = None,
+        datasets: Sequence[str] | None = None,
+    ) -> Iterator[Sample]:
+        """Rows of other people's data sets (all, or those named), in the order taken."""
+        with self._file.translated():
+            yield from preferences_imported.read(
+                self._file.engine, kind, split, datasets, self.settings.page
+            )
+
+    def datasets(self) -> dict[str, tuple[str, int]]:
+        """Imported data sets by name, each with its licence note and number of rows."""
+        with self._file.read() as db:
+            return preferences_imported.datasets(db)
 
     def pairs(self, split: Split | None = None, *, raw: bool = False) -> Iterator[Preference]:
         """Preferences from picks and edits, oldest first, of users who allow training.
@@ -269,12 +309,12 @@ class PreferenceStore:
 
     def records(self, split: Split | None = None) -> Iterator[dict[str, Any]]:
         """Whole turns, raw and redacted, as JSON-ready dicts, of users who allow training."""
-        with self._translated():
-            yield from examples.records(self._engine, split, self.settings.page)
+        with self._file.translated():
+            yield from examples.records(self._file.engine, split, self.settings.page)
 
     def counts(self) -> Counts:
         """How much is in the log."""
-        with self._read() as db:
+        with self._file.read() as db:
             return examples.counts(db)
 
     def pseudonym(self, user_id: str) -> str:
@@ -283,29 +323,16 @@ class PreferenceStore:
 
     def close(self) -> None:
         """Close the file; the store is not used afterwards."""
-        self._engine.dispose()
+        self._file.engine.dispose()
 
     # -- inside
 
     def _events(self, kinds: tuple[str, ...], split: Split | None) -> Iterator[examples.Found]:
-        with self._translated():
-            yield from examples.events(self._engine, kinds, split, self.settings.page)
+        with self._file.translated():
+            yield from examples.events(self._file.engine, kinds, split, self.settings.page)
 
     def _meet(self, db: Connection, pseudonym: str, when: float, fresh: bool = False) -> None:
-        """Make sure that the person is known; refuse what was created before their deletion."""
-        known = select(person).where(person.c.pseudonym == pseudonym)
-        row = db.execute(known).first()
-        if row is None:
-            new = {"pseudonym": pseudonym, "split": self._split(pseudonym), "first_seen": when}
-            db.execute(insert(person), new)
-        elif not fresh and row.deleted is not None and when <= row.deleted:
-            raise ConflictingRecord("this user's log was erased after the turn was created")
-
-    def _split(self, pseudonym: str) -> Split:
-        draw = int(keyed_hash(self._key, "split", pseudonym)[:13], 16) / 16**13
-        if draw < self.settings.test_fraction:
-            return "test"
-        return "dev" if draw < self.settings.test_fraction + self.settings.dev_fraction else "train"
+        preferences_people.meet(db, self._key, self.settings, pseudonym, when, fresh)
 
     def _new_candidate(self, db: Connection, record: TurnRecord, pseudonym: str) -> bool:
         """Whether the record is new; False for a retry.
@@ -354,36 +381,3 @@ class PreferenceStore:
             .order_by(candidate.c.shown, candidate.c.seq)
         )
         return tuple(db.execute(mine).scalars())
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self._lock, self._translated(), self._writer.begin() as db:
-            yield db
-
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
-        with self._translated(), self._engine.begin() as db:
-            yield db
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except OperationalError as error:
-            if "locked" in str(error.orig) or "busy" in str(error.orig):
-                raise StoreBusy(
-                    f"another process has been writing {self.path} for over "
-                    f"{self.settings.busy_seconds:g} s; try again"
-                ) from error
-            raise StoreError(f"cannot use the preference log {self.path}: {error.orig}") from error
-        except DatabaseError as error:
-            raise StoreError(f"cannot use the preference log {self.path}: {error.orig}") from error
-        except sqlite3.Error as error:  # from the pragmas of a new connection
-            raise StoreError(f"cannot use the preference log {self.path}: {error}") from error
-
-    def _rewrite(self) -> None:
-        """Leave no erased byte in the file: secure_delete misses copies made by rebalancing."""
-        bare = self._engine.execution_options(begin="")
-        with self._lock, self._translated(), bare.connect() as db:
-            db.exec_driver_sql("VACUUM")
-            db.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -9,6 +9,7 @@ from assistant.schema import Message, PolicyCard
 
 Split = Literal["train", "dev", "test"]
 PairSource = Literal["pick", "edit"]
+SampleKind = Literal["comparison", "label", "demonstration", "prompt"]
 Finish = Literal["stop", "length"]
 
 
@@ -74,6 +75,34 @@ class ThumbExample:
     reasons: tuple[str, ...]
     candidate_id: str
     policy: PolicyCard
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row for training, own or imported, in no format's own words.
+
+    comparison: two `completions` or more in the order shown, with `ranks` (1 = best, equal = tie).
+    label: one completion, liked (`label` True) or not; never half of a pair. demonstration: one
+    completion to imitate. prompt: none. `models` names who wrote each completion, "" where nobody
+    knows. `source` is "pick", "edit", "thumb" or "turn" for users' own rows, "import" for what was
+    taken over from `dataset` under `licence`, which are "" for own rows. `weight` in (0, 1].
+    """
+
+    kind: SampleKind
+    prompt: tuple[Message, ...]
+    completions: tuple[str, ...] = ()
+    ranks: tuple[int, ...] = ()
+    label: bool | None = None
+    models: tuple[str, ...] = ()
+    weight: float = 1.0
+    id: str = ""
+    user: str = ""
+    language: str = ""
+    created: float = 0.0
+    source: str = ""
+    dataset: str = ""
+    licence: str = ""
+    split: Split = "train"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,9 @@
 
 turn ─┬─ prompt ─── candidate ─── evidence      what was asked, with what, answered how
       └─ feedback                               what the user did; events, never overwritten
-person, consent                                 pseudonym, split, tombstone; what was allowed when
+person, consent                                 pseudonym and split; what was allowed when
+erased                                          tombstones: no pseudonym, no content
+imported                                        rows of other people's data sets, apart from turns
 
 Everything below `turn` goes when the turn goes (ON DELETE CASCADE).
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy import (
@@ -32,6 +35,7 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    update,
 )
 from sqlalchemy.engine import Connection
 
@@ -39,7 +43,10 @@ from retrieval import sqlite
 from rlhf.errors import SecretMismatch, StoreError, StoreTooNew
 
 #: Written into every new log; raise it together with a migration.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+
+#: The split of a person whose conversations are split instead.
+BY_CONVERSATION = "conversation"
 
 metadata = MetaData()
 
@@ -55,9 +62,17 @@ person = Table(
     "person",
     metadata,
     Column("pseudonym", String, primary_key=True),
-    Column("split", String, nullable=False),
+    Column("split", String, nullable=False),  # or BY_CONVERSATION
     Column("first_seen", Float, nullable=False),
-    Column("deleted", Float),  # the tombstone: when the person's content was erased
+)
+
+#: Whose own tombstone this is cannot be read from it: `mark` is a keyed hash of the pseudonym.
+erased = Table(
+    "erased",
+    metadata,
+    Column("mark", String, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("split", String, nullable=False),  # kept, so that a split outlives a deletion
 )
 
 consent = Table(
@@ -100,6 +115,7 @@ turn = Table(
     Column("allow_evaluate", Boolean, nullable=False),
     Column("allow_publish", Boolean, nullable=False),
     Column("retention_until", Float, nullable=False, index=True),
+    Column("split", String, nullable=False),  # the person's or the conversation's, never changed
     sqlite_autoincrement=True,
 )
 
@@ -187,6 +203,33 @@ feedback = Table(
     sqlite_autoincrement=True,
 )
 
+imported = Table(
+    "imported",
+    metadata,
+    Column("seq", Integer, primary_key=True),
+    Column("digest", String, nullable=False, unique=True),  # of what the row says, and who says it
+    Column("said", String, nullable=False),  # of what the row says
+    Column("about", String, nullable=False, index=True),  # of what the row judges
+    Column("opening", String, nullable=False, index=True),  # of the first words of the user
+    Column("dataset", String, nullable=False, index=True),
+    Column("licence", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("split", String, nullable=False),
+    Column("pseudonym", String, nullable=False, index=True),  # "" where no one is named
+    Column("language", String, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("taken", Float, nullable=False),
+    Column("row_id", String, nullable=False),
+    Column("masked", Boolean, nullable=False),  # personal data was taken out of its texts
+    Column("prompt", JSON, nullable=False),  # [[role, text], …]
+    Column("completions", JSON, nullable=False),
+    Column("ranks", JSON, nullable=False),
+    Column("label", Boolean),
+    Column("models", JSON, nullable=False),
+    Column("weight", Float, nullable=False),
+)
+
+Index("turn_by_conversation", turn.c.conversation_id)
 Index("candidate_by_prompt", candidate.c.turn_id, candidate.c.prompt_sha256)
 Index("feedback_by_slot", feedback.c.turn_id, feedback.c.slot, feedback.c.seq)
 
@@ -207,8 +250,15 @@ def open_engine(path: Path, busy_seconds: float) -> Engine:
     return engine
 
 
-def open_version(db: Connection, secret_check: str, now: float) -> None:
-    """Make the tables in a new file; refuse a file that is not this version's or this secret's.
+def open_version(
+    db: Connection, secret_check: str, now: float, upgrade: Callable[[Connection, int], None]
+) -> bool:
+    """Make the tables in a new file; refuse a file that is a later version's or another secret's.
+
+    An older file is handed to `upgrade` with its version, in the same transaction.
+
+    Returns:
+        Whether it was upgraded.
 
     Raises:
         StoreTooNew: a newer version of plumbline wrote it.
@@ -232,3 +282,8 @@ def open_version(db: Connection, secret_check: str, now: float) -> None:
             "the secret file does not belong to this log; put back the one it was made with, or "
             "no user of it can be found again"
         )
+    if marks[0].version == SCHEMA_VERSION:
+        return False
+    upgrade(db, marks[0].version)
+    db.execute(update(schema_version).values(version=SCHEMA_VERSION))
+    return True

@@ -65,13 +65,13 @@ def test_an_export_reads_back_as_written(
     path = tmp_path / "out.jsonl"
     assert write(export(filled, format), path) == len(lines)
     assert [json.loads(line) for line in path.read_text("utf-8").splitlines()] == lines
-    assert "答" in path.read_text("utf-8") or "改" in path.read_text("utf-8")
+    assert set("答改事") & set(path.read_text("utf-8"))
     assert not list(tmp_path.glob(".out*"))
 
 
 def test_an_unknown_format_is_named(filled: PreferenceStore, tmp_path: Path) -> None:
     """The error lists the formats there are; an unwritable path is an error too."""
-    with pytest.raises(ExportError, match="preference, unpaired, sft, raw"):
+    with pytest.raises(ExportError, match="preference, unpaired, kto, .* raw"):
         export(filled, "xml")  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="cannot write"):
         write([], tmp_path / "missing" / "out.jsonl")

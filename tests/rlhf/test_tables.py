@@ -113,7 +113,7 @@ def test_durability_is_set(tmp_path: Path, store: PreferenceStore) -> None:
     """The journal is the one this SQLite resets safely, and every commit reaches the disk."""
     assert journal_mode((3, 51, 2)) == "TRUNCATE"
     assert journal_mode((3, 51, 3)) == "WAL"
-    with store._engine.connect() as db:
+    with store._file.engine.connect() as db:
         assert db.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         mode = db.exec_driver_sql("PRAGMA journal_mode").scalar()
         assert str(mode).upper() == journal_mode(sqlite3.sqlite_version_info)
