@@ -198,6 +198,7 @@ def prompts(engine: Engine, split: Split | None, page: int, *, raw: bool) -> Ite
                 "prompt",
                 _messages(row, raw),
                 id=of.turn_id,
+                turn=of.turn_id,
                 user=of.pseudonym,
                 language=of.language,
                 created=of.created,
@@ -340,6 +341,7 @@ def _marks(found: Found) -> dict[str, Any]:
     origin = _origin(found)
     return {
         "id": origin.event_id,
+        "turn": origin.turn_id,
         "user": origin.user,
         "language": origin.language,
         "created": origin.created,

@@ -85,7 +85,8 @@ class Sample:
     label: one completion, liked (`label` True) or not; never half of a pair. demonstration: one
     completion to imitate. prompt: none. `models` names who wrote each completion, "" where nobody
     knows. `source` is "pick", "edit", "thumb" or "turn" for users' own rows, "import" for what was
-    taken over from `dataset` under `licence`, which are "" for own rows. `weight` in (0, 1].
+    taken over from `dataset` under `licence`, which are "" for own rows. `turn` is the turn of an
+    own row: its id is what the marks in the prompt follow from. `weight` in (0, 1].
     """
 
     kind: SampleKind
@@ -103,6 +104,7 @@ class Sample:
     dataset: str = ""
     licence: str = ""
     split: Split = "train"
+    turn: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from assistant.prompt import mark_of, unmarked
+from assistant.schema import Message
 from rlhf.preferences import PreferenceStore
 from rlhf.preferences_imported import said_of
 from rlhf.samples import decided, gather
@@ -99,7 +101,7 @@ class _Tally:
 
     def add(self, samples: Iterable[Sample]) -> None:
         """Count comparisons."""
-        for sample in samples:
+        for sample in map(_unmarked, samples):
             self.users[sample.user] += 1
             self.languages[sample.language] += 1
             self.edits += sample.source == "edit"
@@ -116,6 +118,15 @@ class _Tally:
             self.contradictions += bool(known - {said})
             self._by.add((said, sample.user))
             known.add(said)
+
+
+def _unmarked(sample: Sample) -> Sample:
+    """The sample without the marks of its turn, by which no two prompts would be the same."""
+    if not sample.turn:
+        return sample
+    mark = mark_of(sample.turn)
+    prompt = tuple(Message(m.role, unmarked(m.text, mark)) for m in sample.prompt)
+    return replace(sample, prompt=prompt)
 
 
 def lines(found: Survey) -> list[str]:

@@ -71,7 +71,7 @@ def test_an_export_reads_back_as_written(
 
 def test_an_unknown_format_is_named(filled: PreferenceStore, tmp_path: Path) -> None:
     """The error lists the formats there are; an unwritable path is an error too."""
-    with pytest.raises(ExportError, match="preference, unpaired, kto, .* raw"):
+    with pytest.raises(ExportError, match=r"preference, unpaired, kto, .* raw"):
         export(filled, "xml")  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="cannot write"):
         write([], tmp_path / "missing" / "out.jsonl")
