@@ -33,9 +33,11 @@ from retrieval.intake import KINDS
 from retrieval.knowledge import KnowledgeBase
 from retrieval.ledger import open_ledger
 from retrieval.schema import IngestSummary
+from rlhf import canary
 from rlhf.commands.base import preferences as preferences_of
 from rlhf.errors import RlhfError
 from rlhf.preferences import PreferenceStore
+from rlhf.registry import Registry
 from safety import build_guard, pii
 from safety.appeal import Appeals
 from safety.errors import SafetyError
@@ -355,9 +357,12 @@ def _opened(settings: Settings) -> Iterator[tuple[Assistant, PreferenceStore]]:
     """The assistant and the preference log, wired; both are closed whatever happens."""
     preferences = preferences_of(settings)
     preferences.purge()
+    registry = Registry(settings.home, settings.promotion)
 
     def on_feedback(feedback: Feedback) -> None:
         preferences.add_feedback(feedback)
+        if feedback.kind == "thumb" and settings.canary.automatic:
+            canary.heard(registry, preferences.path, settings.canary)
 
     def on_turn(record: TurnRecord) -> None:
         try:

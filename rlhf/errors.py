@@ -12,6 +12,11 @@ RlhfError
 ├── ExportError              an unknown export format, or a file that cannot be written
 ├── ImportRefused            an unknown import format, no licence note, or an unreadable file
 ├── RewardError              there is no reward model, or a term of the reward cannot be used
+├── RegistryError            the registry of candidates cannot do what was asked
+│   ├── RegistryBusy         another process is changing it (retryable)
+│   ├── UnknownCandidate     no candidate of that id
+│   ├── CandidateBroken      a file of it is missing or changed, or its manifest is
+│   └── NotPromotable        a gate did not pass, or was measured against another policy
 └── TrainingError            a training file is missing or malformed, or does not fit the rest
     └── Diverged             a run was stopped because it no longer learns (NaN, KL, entropy)
 """
@@ -77,3 +82,25 @@ class TrainingError(RlhfError):
 
 class Diverged(TrainingError):
     """A run was stopped because it went astray; the policy that is live was not touched."""
+
+
+class RegistryError(RlhfError):
+    """The registry of candidates cannot do what was asked; what answers has not changed."""
+
+
+class RegistryBusy(RegistryError):
+    """Another process is changing the registry; try again when it has finished."""
+
+    retryable = True
+
+
+class UnknownCandidate(RegistryError):
+    """No candidate of that id."""
+
+
+class CandidateBroken(RegistryError):
+    """A file of a candidate is missing or not what its manifest says, or the manifest is not."""
+
+
+class NotPromotable(RegistryError):
+    """A gate did not pass, was not measured, or was measured against another policy."""

@@ -21,12 +21,13 @@ import app
 from assistant.build import build_assistant
 from assistant.config import load
 from assistant.schema import Consent, Feedback
+from retrieval import menu
 from rlhf.preferences import PreferenceStore
 
 WIDGET = "# Widget\n\nThe widget costs 40 euros. It was made in Lyon.\n"
 COMMANDS = set(
-    "chat ask ingest sync status appeal review hazards forget forget-user export train".split()
-)
+    "chat ask ingest sync status appeal review hazards forget forget-user train".split()
+) | {name.replace("_", "-") for name in menu.available("rlhf.commands")}
 
 
 class Ran(NamedTuple):
