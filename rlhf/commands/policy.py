@@ -104,11 +104,11 @@ def _show(made: Manifest, out: Console) -> None:
         _say(f"  {name} = {value:g}", out)
     table = Table("Gate", "Value", "Interval", "Passed", "Rows", "Why")
     for gate in made.gates:
-        value = "" if gate.value is None else f"{gate.value:.3f}"
+        number = "" if gate.value is None else f"{gate.value:.3f}"
         low, high = gate.interval or (None, None)
         span = "" if low is None else f"{low:.3f} to {high:.3f}"
         passed = "yes" if gate.passed else "[red]no[/]"
-        table.add_row(gate.name, value, span, passed, str(gate.n), escape(gate.reason))
+        table.add_row(gate.name, number, span, passed, str(gate.n), escape(gate.reason))
     out.print(table)
     for name, digest in sorted(made.files.items()):
         _say(f"  {digest[:16]}  {name}", out)

@@ -65,10 +65,11 @@ def test_a_fixed_interval_would_not_hold() -> None:
     assert np.mean(lost) > 0.3
 
 
-def ended(rates: tuple[float, float], seed: int, count: int = 60) -> tuple[list[str], list[int]]:
+def ended(rates: tuple[float, float], seed: int, count: int = 30) -> tuple[list[str], list[int]]:
     """How simulated trials end under `judge`, and after how many votes."""
     settings = CanarySettings(alpha=0.05, margin=0.1, least=20, most=10**6)
-    ends, lengths = [], []
+    ends: list[str] = []
+    lengths: list[int] = []
     for run in runs(rates, 0.5, count, seed):
         for at, (live, mine) in zip(LOOKS, run, strict=True):
             if at < 40 or at % 40:  # a wrong decision may come at any look; few are enough here
@@ -162,7 +163,8 @@ class World:
         reply = replace(made.reply, policy=card)
         where = changed.get("conversation", name)
         self.store.add_turn(replace(made, conversation_id=where, reply=reply))
-        self.store.add_feedback(self._feedback(turn=f"t{name}", user=user, value=value))
+        said = self._feedback(turn=f"t{name}", user=user, value=value)
+        self.store.add_feedback(replace(said, conversation_id=where))
 
 
 @pytest.fixture
@@ -201,7 +203,7 @@ def test_a_log_that_is_not_there_or_none_at_all(tmp_path: Path) -> None:
 def test_a_thumb_taken_back_is_no_vote(world: World) -> None:
     """Of several thumbs on one answer the last one stands."""
     world.vote("a", 1)
-    blank = world._feedback(turn="tn1", user="n1", value=-1)
+    blank = replace(world._feedback(turn="tn1", user="n1", value=-1), conversation_id="n1")
     world.store.add_feedback(blank)
     assert votes(world.path, "a") == Tally(0, 1)
     world.store.add_feedback(replace(blank, value=0))
@@ -239,13 +241,13 @@ def test_a_good_candidate_is_promoted_and_a_sinking_one_rolled_back(world: World
     for number in range(30):
         world.vote("", 1 if number % 2 else -1)
         world.vote(name, 1)
+    world.now += 10
     found = canary.consider(world.registry, world.path)
     assert found is not None
     assert (found[0].action, found[1] and found[1].action) == ("promote", "promote")
     live = world.registry.pointer().live
     assert live is not None
     assert live.id == name
-    world.now += 10
     for _ in range(10):
         world.vote(name, -1)
     found = canary.consider(world.registry, world.path)
@@ -255,4 +257,8 @@ def test_a_good_candidate_is_promoted_and_a_sinking_one_rolled_back(world: World
         world.vote(name, -1)
     canary.heard(world.registry, world.path)
     assert world.registry.pointer().live is None
-    assert [d.action for d in world.registry.decisions()] == ["trial", "promote", "rollback"]
+    assert [d.action for d in world.registry.decisions()] == [
+        "trial by force",
+        "promote",
+        "rollback",
+    ]

@@ -246,11 +246,12 @@ def test_a_linked_file_is_refused(registry: Registry, tmp_path: Path) -> None:
 
 #: Dies at the n-th change of a file below the home, for every n until nothing is left to die at.
 CRASHES = """
-import os, shutil, sys
+import logging, os, shutil, sys
 from pathlib import Path
 from rlhf.registry import Registry
 from rlhf.gates import NAMES, Gate
 
+logging.disable()
 home, what = Path(sys.argv[1]), sys.argv[2]
 passed = tuple(Gate(n, 1.0, None, (None, None), True, "", 1) for n in NAMES)
 source = home.parent / "source"
