@@ -62,7 +62,7 @@ ENOUGH, HAN = 60, 0.6
 SENTENCES = 3
 _WORD = re.compile(r"[^\W_\u3400-\u9fff]+")
 _HAN = re.compile("[\u3400-\u9fff]")
-_CITED = re.compile(r"[\[【](\d{1,3}(?:\s*[,，、]\s*\d{1,3})*)[\]】]")
+_CITED = re.compile(r"\s*[\[【](\d{1,3}(?:\s*[,，、]\s*\d{1,3})*)[\]】]")
 _NUMBER = re.compile(r"\d+")
 
 

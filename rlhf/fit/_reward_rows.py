@@ -228,7 +228,7 @@ def _ranking(rows: list[Compared], left_out: Counter[str]) -> Ranking | None:
     for (better, worse), weight in votes.items():
         against = votes.get((worse, better), 0.0)
         if weight > against:
-            left_out["said before"] += times[better, worse] - 1
+            left_out.update(["said before"] * (times[better, worse] - 1))
             sure = min(1.0, weight / times[better, worse]) * (1 - against / weight)
             pairs.append((place[better], place[worse], sure))
         else:
