@@ -94,6 +94,8 @@ class PolicyCard:
     """Who answered: the identity of a policy, as the preference log keeps it.
 
     `version` is the id of a promoted candidate, "" for the policy that the settings name.
+    `tokenizer` is a SHA-256 of what turned the messages into token ids, the chat template with it,
+    "" where another machine does that.
     """
 
     name: str
@@ -103,6 +105,7 @@ class PolicyCard:
     engine: str = ""
     dtype: str = ""
     version: str = ""
+    tokenizer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,16 @@ def revision(folder: Path) -> str:
     return whole.hexdigest()
 
 
+def tokenizing(folder: Path) -> str:
+    """SHA-256 (hex) over what turns messages into token ids: tokenizer and chat template."""
+    whole = hashlib.sha256()
+    names = ("tokenizer", "chat_template", "vocab", "merges", "special_tokens", "added_tokens")
+    for path in sorted(p for p in folder.iterdir() if p.name.startswith(names) and p.is_file()):
+        whole.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        whole.update(path.read_bytes())
+    return whole.hexdigest()
+
+
 def find(model: str) -> Path:
     """Find the folder of `model`: a folder, or a hub name in the local cache, or fetched now.
 

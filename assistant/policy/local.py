@@ -36,7 +36,7 @@ from assistant.errors import (
 )
 from assistant.policy._chat import encode as encode
 from assistant.policy._chat import without_oldest
-from assistant.policy._checkpoint import check, find, revision
+from assistant.policy._checkpoint import check, find, revision, tokenizing
 from assistant.policy._prefix import Prefix
 from assistant.policy._stream import Cleaner, Pieces, resolve, unclosed
 from assistant.policy.base import Policy, Resources
@@ -297,6 +297,7 @@ def build(options: PolicySettings, resources: Resources) -> Policy:
         adapter=f"{adapter.name}@{revision(adapter)[:12]}" if adapter else "",
         engine=f"transformers {transformers.__version__}",
         dtype=dtype,
+        tokenizer=tokenizing(folder),
     )
     logger.info("model loaded model=%s revision=%s", card.model, card.revision[:12])
     context = min(options.context_tokens, longest or options.context_tokens)

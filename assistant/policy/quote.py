@@ -26,7 +26,7 @@ from transformers import LlamaForCausalLM
 
 from assistant.config import PolicySettings
 from assistant.errors import ConfigError, ModelNotFound, PolicyError, PolicyUnavailable
-from assistant.policy._checkpoint import check, find, revision
+from assistant.policy._checkpoint import check, find, revision, tokenizing
 from assistant.policy._decode import Answer, Reader, beam, sample
 from assistant.policy._quoting import Layout, Offer, quoted
 from assistant.policy._ranker import weigh
@@ -220,6 +220,7 @@ def build(options: PolicySettings, resources: Resources) -> Quote:
         revision=revision(folder),
         engine=f"transformers {transformers.__version__}",
         dtype=dtype,
+        tokenizer=tokenizing(folder),
     )
     logger.info("model loaded model=%s revision=%s", card.model, card.revision[:12])
     read = fitted(resources)

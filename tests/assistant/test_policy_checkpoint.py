@@ -37,6 +37,21 @@ def test_the_card_names_the_very_weights(folders: dict[str, Path], tmp_path: Pat
     assert load(copy).card.revision != card.revision
 
 
+def test_the_card_names_the_tokenizer(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Another chat template is another tokenizer; other weights, and other models, are not."""
+    cards = [load(folders[name]).card for name in ("llama", "qwen2")]
+    assert cards[0].tokenizer == cards[1].tokenizer
+    assert cards[0].revision != cards[1].revision
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in folders["llama"].iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    assert load(copy).card.tokenizer == cards[0].tokenizer
+    template = copy / "chat_template.jinja"
+    template.write_text(template.read_text("utf-8") + " ", encoding="utf-8")
+    assert load(copy).card.tokenizer != cards[0].tokenizer
+
+
 def test_an_adapter_changes_the_answer(folders: dict[str, Path], tmp_path: Path) -> None:
     """A LoRA adapter made with peft is loaded, named, and heard."""
     torch.manual_seed(1)

@@ -27,6 +27,8 @@ def two(store: PreferenceStore, record: MakeRecord, **values: object) -> None:
 def test_a_turn_comes_back_whole(store: PreferenceStore, record: MakeRecord) -> None:
     """Prompt, tokens, log-probs, evidence versions, verdicts and policy are kept verbatim."""
     given_record = record()
+    card = replace(given_record.reply.policy, tokenizer="f" * 64)
+    given_record = replace(given_record, reply=replace(given_record.reply, policy=card))
     store.add_turn(given_record)
     (line,) = store.records()
     (answer,) = line["candidates"]
@@ -34,6 +36,9 @@ def test_a_turn_comes_back_whole(store: PreferenceStore, record: MakeRecord) -> 
     assert answer["token_ids"] == [1, 2, 3]
     assert answer["logprobs"] == [-0.1, -0.2, -0.3]
     assert answer["policy"]["revision"] == "rev"
+    assert answer["policy"]["tokenizer"] == "f" * 64
+    assert line["prompts"][0]["prompt_sha256"] == given_record.prompt_sha256
+    assert len(line["prompts"][0]["system_sha256"]) == 64
     assert answer["sampling"]["seed"] == 3
     assert answer["understanding"]["query"] == "What is fact 1?"
     assert [e["version"] for e in answer["evidence"]] == ["a" * 64] * 2
