@@ -268,6 +268,9 @@ def status(options: argparse.Namespace, settings: Settings) -> int:
     encoder = index.embedder or settings.retrieval.embed.backend
     named = f" ({escape(model)})" if model else ""
     out.print(f"policy {escape(policy)}{named}, encoder {escape(encoder)}", soft_wrap=True)
+    pointer = Registry(settings.home, settings.promotion).pointer()
+    if pointer.live is not None and settings.policy.follow:
+        out.print(f"candidate {pointer.live.id} answers in its place")
     out.print(f"moderators: {', '.join(settings.safety.moderators)}")
     docket.rates(RateReader(settings.home / AUDIT).read(), out)
     kinds = ", ".join(f"{number} {kind}" for kind, number in counts.feedback) or "none"

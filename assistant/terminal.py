@@ -171,7 +171,9 @@ def why(reply: Reply, err: Console) -> None:
     for passage in reply.passages:
         stages = ", ".join(f"{f.stage} {f.score:.2f} (#{f.rank})" for f in passage.found_by)
         err.print(f"  {escape(passage.title)}: {stages}", soft_wrap=True)
-    err.print(f"  confidence {reply.confidence}, policy {reply.policy.name}")
+    card = reply.policy
+    version = f" ({card.version})" if card.version else ""
+    err.print(f"  confidence {reply.confidence}, policy {card.name}{version}")
 
 
 def language_of(setting: str, environment: Mapping[str, str]) -> Language:

@@ -154,6 +154,7 @@ def _search(reply: Reply, language: Language) -> str:
 def _policy(reply: Reply, language: Language) -> str:
     card = reply.policy
     name = card.name if card.model in ("", card.name) else f"{card.name} · {short(card.model)}"
+    name += f" · {card.version}" if card.version else ""
     rows = _pair(say(language, "policy"), escape(name))
     if reply.confidence is not None:
         rows += _pair(say(language, "confidence"), f"{reply.confidence:.0%}")

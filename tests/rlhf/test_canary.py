@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assistant.config import CanarySettings
-from assistant.schema import Consent
+import app
+from assistant.config import CanarySettings, load
+from assistant.schema import Consent, Feedback
 from rlhf import canary
 from rlhf.canary import covers, judge, sequence
 from rlhf.errors import StoreError
@@ -262,3 +263,39 @@ def test_a_good_candidate_is_promoted_and_a_sinking_one_rolled_back(world: World
         "promote",
         "rollback",
     ]
+
+
+def test_a_thumb_in_the_chat_ends_a_trial(tmp_path: Path) -> None:
+    """As app.py wires it: the candidate answers, replies and votes name it, a thumb decides."""
+    home = tmp_path / "answers"
+    overrides = {
+        "home": str(home),
+        "docs": "false",
+        "retrieval.embed.backend": "hashing",
+        "retrieval.rerank.backend": "none",
+        "policy.backend": "extract",
+        "policy.support": "words",
+        "canary.least": "1",
+        "canary.most": "1",
+    }
+    settings = load(overrides=overrides)
+    document, source = tmp_path / "widget.md", tmp_path / "source"
+    document.write_text("# Widget\n\nThe widget costs 40 euros.\n", encoding="utf-8")
+    source.mkdir()
+    registry = Registry(home)
+    made = registry.add(source, policy={"backend": "echo"}, data_sha256="", config={}, seeds=[])
+    registry.begin_trial(made.id, 0.5, who="test", force=True)
+    seen: list[str] = []
+    with app._opened(settings) as (assistant, log):
+        for _ in assistant.ingest([document]):
+            pass
+        while len(set(seen)) < 2:
+            said = assistant.reply("What does the widget cost?", consent=Consent(train=True))
+            if said.policy.version not in seen:
+                thumb = Feedback(said.turn_id, said.conversation_id, "local", "thumb", value=1)
+                assistant.give_feedback(thumb)
+            seen.append(said.policy.version)
+            assert said.policy.name == ("echo" if said.policy.version else "extract")
+        assert votes(log.path, made.id) == votes(log.path, "") == Tally(1, 0)
+        last = registry.decisions()[-1]
+        assert (last.action, "not decided by 1 votes" in last.reason) == ("take back", True)
