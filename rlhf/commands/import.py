@@ -18,7 +18,7 @@ from rlhf.preferences_people import SPLITS
 from safety import build_guard
 from safety.guard import Guard
 
-HELP = "take in preference data of other tools, apart from users' own"
+HELP = "take in preference data of other tools"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from assistant.config import Settings
 from rlhf.commands.base import preferences
 from rlhf.survey import lines, survey
 
-HELP = "say what was collected for training, and whether it is enough"
+HELP = "say what was collected, and whether it is enough"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -59,8 +59,8 @@ def test_a_file_comes_in_is_told_of_and_goes_out(tmp_path: Path) -> None:
     code, said = run(home, "export", "preferences", str(out), "--with", "sky", "--plain")
     assert said.startswith("3 lines written")
     assert "Not all of them are users' own: sky is among them (MIT [own])." in said
-    assert run(home, "forget_dataset", "sky") == (0, "3 imported rows removed.\n")
-    assert run(home, "forget_dataset", "sky")[0] == 1
+    assert run(home, "forget_data", "sky") == (0, "3 imported rows removed.\n")
+    assert run(home, "forget_data", "sky")[0] == 1
     log = preferences(load(overrides={"home": str(home)}))
     assert log.datasets() == {}
     log.close()

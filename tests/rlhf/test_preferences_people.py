@@ -126,10 +126,11 @@ def test_retention_ends(store: PreferenceStore, record: MakeRecord, clock: Any) 
 @given(st.text(max_size=20))
 def test_a_split_is_frozen(tmp_path: Path, user: str) -> None:
     """A user stays in the split of first sight, whatever the fractions become."""
-    thirds = PreferenceSettings(dev_fraction=0.3, test_fraction=0.3)
+    thirds = PreferenceSettings(dev_fraction=0.3, test_fraction=0.3, split_users=1)
     row = "SELECT split FROM person WHERE pseudonym = ?"
     seen = []
-    for chosen in (thirds, PreferenceSettings(dev_fraction=0, test_fraction=0)):
+    none = PreferenceSettings(dev_fraction=0, test_fraction=0, split_users=1)
+    for chosen in (thirds, none):
         store = PreferenceStore(tmp_path / "log.db", settings=chosen)
         store.set_consent(user, NONE)
         with sqlite3.connect(tmp_path / "log.db") as db:
@@ -140,7 +141,7 @@ def test_a_split_is_frozen(tmp_path: Path, user: str) -> None:
 
 def test_splits_have_their_size(tmp_path: Path, record: MakeRecord, feedback: MakeFeedback) -> None:
     """Users fall into the splits by the fractions, and an iterator keeps to its split."""
-    wanted = PreferenceSettings(dev_fraction=0.25, test_fraction=0.25, page=7)
+    wanted = PreferenceSettings(dev_fraction=0.25, test_fraction=0.25, page=7, split_users=1)
     store = PreferenceStore(tmp_path / "log.db", settings=wanted)
     for n in range(300):
         store.add_turn(record(f"t{n}", f"c{n}", user=f"user{n}"))
