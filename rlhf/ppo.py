@@ -334,17 +334,15 @@ class PPO(Generic[TaskT]):
 
     def _next_tasks(self) -> list[TaskT]:
         """This process's share of the update's; depends on seed and update alone."""
-        size = self._settings.episodes
-        found = []
+        size, found = self._settings.episodes, []
+        orders: dict[int, list[int]] = {}
         for number in range(self.done * size, (self.done + 1) * size):
             epoch, at = divmod(number, len(self._tasks))
-            order = self._order(epoch)
-            found.append(self._tasks[int(order[at])])
+            if epoch not in orders:
+                draw = np.random.default_rng((self._settings.seed, epoch))
+                orders[epoch] = draw.permutation(len(self._tasks)).tolist()
+            found.append(self._tasks[orders[epoch][at]])
         return found[self._world.rank :: self._world.size]
-
-    def _order(self, epoch: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        draw = np.random.default_rng((self._settings.seed, epoch))
-        return draw.permutation(len(self._tasks))
 
     def _check(self, pretraining: Pretraining | None) -> None:
         settings, size = self._settings, self._world.size
