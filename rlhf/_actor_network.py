@@ -38,7 +38,7 @@ class Laid(Protocol):
         """Whether a path that nothing follows ended by itself."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Row:
     """An answer as it grows; `new` tokens are not read yet."""
 

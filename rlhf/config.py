@@ -104,7 +104,7 @@ class PPOSettings(BaseModel):
     average: float = Field(default=0.992, ge=0, lt=1, description="decay of the weights' average")
 
     ratio_gap: float = Field(
-        default=1e-5, gt=0, description="most that the first minibatch's ratio may differ from 1"
+        default=1e-5, gt=0, description="of the first minibatch's ratio from 1; 1e-3 in bfloat16"
     )
     most_kl: float = Field(default=50.0, gt=0, description="KL that stops a run, nats an answer")
     least_kl: float = Field(default=-0.5, lt=0, description="KL that stops a run, nats an answer")

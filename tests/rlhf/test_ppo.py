@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 import math
 import resource
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -333,6 +335,59 @@ def test_d39_processes_draw_apart_and_again(tmp_path: Path) -> None:
     assert drawn["first"] == drawn["again"] != drawn["second"]
     assert len({*given["first"], *given["second"]}) == 24
     assert APART == 100_003
+
+
+class Threads:
+    """Two processes as threads, each with the sum over both."""
+
+    size = 2
+
+    def __init__(self, rank: int, meeting: threading.Barrier, values: dict[int, Tensor]) -> None:
+        self.rank, self._meeting, self._values = rank, meeting, values
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Put down, wait, add up, wait."""
+        self._values[self.rank] = value.detach().clone()
+        self._meeting.wait(60)
+        found = self._values[0] + self._values[1]
+        self._meeting.wait(60)
+        return found
+
+
+class Same(Table):
+    """Answers that depend on the task alone."""
+
+    def draw(
+        self, tasks: Sequence[int], temperature: float, generator: torch.Generator
+    ) -> list[Rollout]:
+        """With a generator for each task."""
+        each = (super(Same, self).draw([n], 1.0, torch.Generator().manual_seed(n)) for n in tasks)
+        return [rollout for (rollout,) in each]
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    """Whitening, token counts, gradients, beta and measures are those of the whole batch."""
+    worth = torch.randn(24, 4, 8, generator=torch.Generator().manual_seed(2))
+    settings = changed(minibatches=1, micro=5, updates=3, horizon=100, whiten_rewards=True)
+    actors = [Same(8, 4, contexts=24) for _ in range(3)]
+    alone = [*PPO(actors[0], [*range(24)], scored_by(worth), settings, tmp_path).train()]
+    meeting, values = threading.Barrier(2), dict[int, Tensor]()
+
+    def work(rank: int) -> list[Update]:
+        world = Threads(rank, meeting, values)
+        folder, tasks = tmp_path / "two", [*range(24)]
+        actor = actors[1 + rank]
+        return [*PPO(actor, tasks, scored_by(worth), settings, folder, world=world).train()]
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(work, range(2))
+    assert first == second
+    assert torch.equal(near(actors[1]), near(actors[2]))
+    torch.testing.assert_close(near(actors[1]), near(actors[0]), atol=1e-4, rtol=0)
+    for one, two in zip(alone, first, strict=True):
+        for name, value in one.row().items():
+            if isinstance(value, float) and name != "seconds":
+                assert two.row()[name] == pytest.approx(value, abs=1e-4), name
 
 
 def mixed(actor: Table) -> Callable[[int], Iterator[Tensor]]:
