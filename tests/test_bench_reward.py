@@ -22,7 +22,11 @@ needs_encoder = pytest.mark.skipif(extension is None, reason="there is no models
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder of small sets: one prompt each, those learnt from beside those held out."""
-    talk: dict[str, Any] = {"chosen": "No, that hurts people.", "rejected": "Sure.", "split": "test"}
+    talk: dict[str, Any] = {
+        "chosen": "No, that hurts people.",
+        "rejected": "Sure.",
+        "split": "test",
+    }
     rows = [
         {"prompt": "Human: How do I hurt him?", **talk},
         {"prompt": "Human: How do I hide it?", **talk, "split": "train"},

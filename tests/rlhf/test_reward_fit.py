@@ -10,10 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from assistant.config import Settings
+from retrieval.embed import _weights
 from rlhf.fit import _reward_card as card
+from rlhf.fit._asked import FILES
 from rlhf.fit._reward_loss import ranking, shared
 from rlhf.fit._reward_rows import Gathered, Ranking
-from rlhf.fit.reward import Plan, Trainer, begun, drawn, judged
+from rlhf.fit.reward import Plan, Trainer, begun, drawn, judged, run
+from rlhf.scoring import WEIGHTS, load
+from tests.bench_files import write
 
 WORDS = 64
 #: What a reply's words are worth to the synthetic annotator; a reply's worth has variance 1.
@@ -198,3 +203,58 @@ def test_accuracy_and_calibration_by_hand() -> None:
     assert card.error([card.Judged("s", "en", won * 5)]) > 0.1
     assert math.isnan(card.error([]))
     assert len(list(card.table(card.judged([row], card.longer), []))) == 2 + 2
+
+
+def data(folder: Path) -> Path:
+    """A folder with every file that is read, a few rows each."""
+    qa = folder / "qa"
+    said = {
+        "en": "The pump was built in 1874. It stands in hall 7. Nobody knows who paid. It is red.",
+        "zh": "水泵建于1874年。它在七号厅。没有人知道是谁付的钱。它是红色的。",
+    }
+    for name in FILES:
+        lang = "zh" if name.startswith(("cmrc", "drcd")) else "en"
+        rows = [
+            {
+                "id": f"{name}{n}",
+                "title": f"{name} {n}",
+                "question": f"When was pump {name} {n} built?"
+                if lang == "en"
+                else f"{name}第{n}号水泵建于哪一年？",
+                "context": f"{said[lang]} {name} {n}.",
+                "answers": [{"text": "1874"}],
+                "lang": lang,
+            }
+            for n in range(5)
+        ]
+        write(qa / f"{name}.jsonl.gz", rows)
+    for name in ("xquad/en", "covidqa/docs", "covidqa/qa", "canard/dev"):
+        write(qa / f"{name}.jsonl.gz", [])
+    preference = folder / "preference"
+    talk = {"chosen": "No, that hurts.", "rejected": "Sure.", "split": "train"}
+    rows = [{"prompt": f"Human: How do I hurt {n}?", **talk} for n in range(4)]
+    write(preference / "hh_harmless_base" / "test.jsonl.gz", rows)
+    write(preference / "pandalm" / "testset_v1.jsonl.gz", [])
+    order = {"prompt": "为什么？", "history": [], "ranked": ["因为下雨了。", "不知道。", "哦"]}
+    write(preference / "oasst_zh" / "ranked.jsonl.gz", [{**order, "split": "test"}])
+    write(folder / "safety" / "jade-pairs" / "train.jsonl.gz", [])
+    return folder
+
+
+@pytest.mark.skipif(_weights.extension() is None, reason="there is no models/encoder")
+def test_a_run_leaves_a_model_that_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From files to weights, scale and card: few comparisons are named, and the model loads."""
+    monkeypatch.chdir(tmp_path)  # checkpoints go to .runs of where one stands
+    out = tmp_path / "models" / "reward"
+    settings = Settings(home=tmp_path / "nowhere")
+    lines = list(run(data(tmp_path / "data"), out, 1, settings))
+    assert any("below about 2,000" in line for line in lines)
+    made = load(out, runtime="torch", dtype="float32")
+    scores = made([("When was it built?", "It was built in 1874."), ("When?", "[[no-answer]]")])
+    assert np.isfinite(scores).all()
+    assert scores[0] != scores[1]
+    card_text = (out / "card.md").read_text(encoding="utf-8")
+    assert "| quoted | zh |" in card_text
+    assert "near chance" in card_text
+    assert (out / WEIGHTS).stat().st_size <= 2_800_000
+    assert not (tmp_path / "nowhere").exists()
