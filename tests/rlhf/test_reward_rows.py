@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from assistant.prompt import ABSTAIN
+from rlhf.config import PreferenceSettings
 from rlhf.errors import TrainingError
 from rlhf.fit._asked import Asked
 from rlhf.fit._reward_log import comparisons, logged
@@ -13,7 +14,6 @@ from rlhf.fit._reward_quotes import compared
 from rlhf.fit._reward_rows import (
     PER_USER,
     Compared,
-    Gathered,
     barred,
     gathered,
     harmless,
@@ -183,9 +183,11 @@ def test_an_honest_abstention_beats_every_quote_of_what_does_not_answer() -> Non
 
 
 def test_picks_and_edits_of_the_log_are_learnt_from(
-    store: PreferenceStore, record: MakeRecord, feedback: MakeFeedback
+    tmp_path: Path, record: MakeRecord, feedback: MakeFeedback
 ) -> None:
     """By users for training; those for development are held out, those for testing not read."""
+    shares = PreferenceSettings(dev_fraction=0.3, test_fraction=0.3)
+    store = PreferenceStore(tmp_path / "log.db", settings=shares)
     for n in range(40):
         user = f"user{n}"
         for at in (0, 1):
@@ -202,7 +204,7 @@ def test_picks_and_edits_of_the_log_are_learnt_from(
     assert {(row.question, row.better, row.worse) for row in found} == {
         ("What is fact 1?", "Fact 1 [1].", "Fact 0 [1].")
     }
-    assert isinstance(gathered(found), Gathered)
+    store.close()
 
 
 def test_a_home_without_a_log_is_left_as_it_is(tmp_path: Path) -> None:
