@@ -8,7 +8,8 @@ AssistantError
 │   ├── PolicyUnavailable    endpoint unreachable, overloaded or timed out (retryable)
 │   ├── PolicyRefused        endpoint rejected the request: key, model name, size
 │   └── ModelNotFound        a local checkpoint is missing or not loadable
-└── BackendMissing           a policy's name is unknown or its library is not installed
+├── BackendMissing           a policy's name is unknown or its library is not installed
+└── TrainerError             a run, a candidate or a pick was refused; nothing was changed
 """
 
 from __future__ import annotations
@@ -52,3 +53,17 @@ class ModelNotFound(PolicyError):
 
 class BackendMissing(AssistantError):
     """A policy's name is unknown, or the library it needs is not installed."""
+
+
+class TrainerError(AssistantError):
+    """A verb was refused or failed; nothing was changed.
+
+    `why` is a key: "busy" (a run or another process is at work), "gone" (no such run, candidate
+    or pair), "gates" (not passed, or measured against another policy), "broken" (files are not
+    what the manifest says), "nothing" (nobody answered before), "obstacle" (see `Trainer.standing`)
+    or "disk". The message says what, the value and the remedy.
+    """
+
+    def __init__(self, message: str, why: str) -> None:
+        super().__init__(message)
+        self.why = why

@@ -48,7 +48,7 @@ TREE = {
 }
 
 #: What a package may import of ours: a dotted name, and all below it.
-SERVED = ("schema", "config", "errors", "build", "prompt", "policy", "fit.base")
+SERVED = ("schema", "config", "errors", "build", "prompt", "policy", "fit.base", "training")
 MAY_IMPORT = {
     "retrieval": ("retrieval",),
     "safety": ("safety",),
