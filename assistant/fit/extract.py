@@ -100,7 +100,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
         answerer = supporter_of(chosen) if reader else None
         for tongue, names in FILES.items():
             questions = [
-                [q for q in answerable(read(data / name)) if q.split in SPLITS] for name in names
+                [q for q in answerable(read(data / "qa" / name)) if q.split in SPLITS] for name in names
             ]
             looking = held(data, tongue)
             questions += [[q for q in looking if not q.impossible]]
