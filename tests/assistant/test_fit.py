@@ -14,7 +14,7 @@ from assistant.config import Settings, load
 from assistant.errors import ConfigError
 from assistant.fit import extract
 from assistant.fit._support_places import ASKED
-from assistant.fit.base import Question, answerable, fill, left_out, read
+from assistant.fit.base import Question, answerable, fill, half, left_out, read
 from assistant.fit.extract import Example, fit
 from assistant.policy._ranker import ANSWERABLE, FEATURES, Candidate, Evidence
 from assistant.policy._ranker import answerable as question_features
@@ -51,7 +51,8 @@ def question(number: int, title: str, context: str, answer: str = "x") -> Questi
 def test_a_row_is_read(tmp_path: Path) -> None:
     """Question, paragraph, article and gold answers."""
     found = read(write(tmp_path / "q.jsonl.gz", json.dumps(ROW)))
-    expected = Question("1", "When?", "It was built in 1874.", "Old_Harbour", ("1874",), False, "second")
+    text, split = "It was built in 1874.", half("Old_Harbour")
+    expected = Question("1", "When?", text, "Old_Harbour", ("1874",), False, split)
     assert found == [expected]
 
 
