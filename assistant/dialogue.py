@@ -12,18 +12,21 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Unpack
 
 from assistant import context, lookup, quarantine, steps
+from assistant.asynchronous import Asynchronous
 from assistant.config import Settings
 from assistant.live import Live, Served
 from assistant.memory import Memory
 from assistant.policy.base import Policy
 from assistant.record import record_of, reply_of
 from assistant.schema import (
+    Asked,
     Citation,
     Consent,
     Conversation,
@@ -31,14 +34,17 @@ from assistant.schema import (
     Excerpt,
     Feedback,
     Health,
+    Message,
     Reply,
     Sampling,
     Step,
     Turn,
     TurnRecord,
+    Wish,
 )
 from assistant.steps import Parts, State
 from assistant.support import Supporter
+from assistant.told import retold
 from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import IndexStatus, IngestProgress, IngestSummary
 from safety import Guard
@@ -59,7 +65,7 @@ OnFeedback = Callable[[Feedback], None]
 AROUND = 320
 
 
-class Assistant:
+class Assistant(Asynchronous):
     """Answers from documents; safe for several threads. Made by `assistant.build`."""
 
     def __init__(
@@ -97,51 +103,41 @@ class Assistant:
         surface: str = "ui",
         consent: Consent = Consent(),
         readers: frozenset[str] | None = None,
-    ) -> Iterator[Event]:
+        history: Sequence[Message] | None = None,
+        stopped: Callable[[], bool] | None = None,
+    ) -> Generator[Event, None, None]:
         """Answer `text`; yields steps, text as it is released, and the reply, last.
 
         `readers` are the names (the user and their groups) that documents with an access list are
-        open to; None: access lists are not looked at.
+        open to; None: access lists are not looked at. `history` is what was said before where the
+        caller keeps the conversation, and takes the place of the stored turns. `stopped` is asked
+        at each piece of the policy's; once it is True, nothing of the turn is stored.
 
         Raises:
             ConversationNotFound: no such conversation of this user.
+            TurnStopped: `stopped` said so.
         """
         text = text.encode(errors="replace").decode()  # half a surrogate pair cannot be stored
         conversation = self._memory.open(conversation_id, user_id, text)
         with self._serving(conversation) as parts:
             sampling = _sampling(parts, variant=0)
             state = State(
-                text, conversation, user_id, language, surface, consent, sampling, readers
+                text, conversation, user_id, language, surface, consent, sampling, readers, stopped
             )
             state.history = self._memory.turns(conversation, user_id)
+            if history is not None:
+                told = retold(history, parts.guard, language)
+                state.history = _known(told, state.history)
             yield from self._run(state, parts)
             reply = reply_of(state, parts)
             self._memory.add(Turn(reply.turn_id, conversation, text, reply, time.time()), user_id)
             self._log(state, parts, reply, position=0)
         yield Event("reply", reply=reply)
 
-    def reply(
-        self,
-        text: str,
-        *,
-        conversation_id: str | None = None,
-        user_id: str = "local",
-        language: str = "auto",
-        surface: str = "python",
-        consent: Consent = Consent(),
-        readers: frozenset[str] | None = None,
-    ) -> Reply:
-        """Answer `text` in one go; see `stream`."""
-        events = self.stream(
-            text,
-            conversation_id=conversation_id,
-            user_id=user_id,
-            language=language,
-            surface=surface,
-            consent=consent,
-            readers=readers,
-        )
-        return _last(events)
+    def reply(self, text: str, **asked: Unpack[Asked]) -> Reply:
+        """Answer `text` in one go; takes what `stream` takes."""
+        asked.setdefault("surface", "python")
+        return _last(self.stream(text, **asked))
 
     def alternative(
         self,
@@ -168,7 +164,7 @@ class Assistant:
                 consent,
                 _sampling(parts, variant=made),
                 readers,
-                turn_id,
+                turn_id=turn_id,
             )
             everything = self._memory.turns(turn.conversation_id, user_id)
             state.history = everything[: [t.id for t in everything].index(turn_id)]
@@ -190,6 +186,11 @@ class Assistant:
             self._memory.turn(feedback.turn_id, feedback.user_id)
         if self._on_feedback is not None:
             self._on_feedback(feedback)
+
+    @property
+    def parts(self) -> Parts:
+        """The parts that turns run through, for a server that offers them one by one."""
+        return self._parts
 
     @contextmanager
     def _serving(self, conversation_id: str) -> Iterator[Parts]:
@@ -365,6 +366,22 @@ def _sampling(parts: Parts, variant: int) -> Sampling:
         variant=variant,
         seconds=policy.seconds,
     )
+
+
+def _wished(sampling: Sampling, wish: Wish) -> Sampling:
+    given = {
+        "temperature": wish.temperature,
+        "top_p": wish.top_p or None,
+        "max_tokens": wish.max_tokens and min(wish.max_tokens, sampling.max_tokens),
+        "seed": wish.seed and wish.seed + wish.variant,
+    }
+    return replace(sampling, **{name: v for name, v in given.items() if v is not None})
+
+
+def _known(told: Sequence[Turn], stored: Sequence[Turn]) -> list[Turn]:
+    """What was told, each turn with its sources where it is stored word for word."""
+    known = {(t.user_text.strip(), t.reply.text.strip()): t for t in stored}
+    return [known.get((t.user_text.strip(), t.reply.text.strip()), t) for t in told]
 
 
 def _noted(state: State, name: str, began: float, detail: str) -> Event:

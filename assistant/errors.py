@@ -4,6 +4,7 @@ AssistantError
 ├── ConfigError              a setting is unknown, contradictory or out of range
 ├── ConversationNotFound     no such conversation, or it belongs to someone else
 ├── TurnNotFound             no such turn in that conversation
+├── TurnStopped              the caller ended the turn before its answer was whole
 ├── PolicyError              the policy could not answer
 │   ├── PolicyUnavailable    endpoint unreachable, overloaded or timed out (retryable)
 │   ├── PolicyRefused        endpoint rejected the request: key, model name, size
@@ -31,6 +32,10 @@ class ConversationNotFound(AssistantError):
 
 class TurnNotFound(AssistantError):
     """No such turn in that conversation."""
+
+
+class TurnStopped(AssistantError):
+    """The caller ended the turn before its answer was whole; nothing of it was stored."""
 
 
 class PolicyError(AssistantError):

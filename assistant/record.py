@@ -30,6 +30,8 @@ def reply_of(state: State, parts: Parts) -> Reply:
         policy=replace(parts.policy.card, version=parts.version),
         confidence=state.confidence,
         seconds=time.monotonic() - state.began,
+        finish=state.finish,
+        usage=state.usage,
     )
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 from retrieval.schema import Older, Passage
 from safety.schema import Verdict
@@ -36,6 +37,17 @@ class Sampling:
     seed: int = 0
     variant: int = 0
     seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How one caller wants an answer sampled; what is None stays as the settings say."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+    seed: int | None = None
+    variant: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +173,7 @@ class Reply:
 
     `text` carries `[n]` marks; `citations` holds them in order. `candidate_id` names this very
     answer (a turn can have several). `confidence` in [0, 1] or None where the policy gives none.
+    `finish` is how the policy ended, as in `Delta`, and `usage` what its engine counted.
     """
 
     turn_id: str
@@ -177,6 +190,8 @@ class Reply:
     policy: PolicyCard
     confidence: float | None
     seconds: float
+    finish: str = ""
+    usage: Usage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +240,19 @@ class Consent:
     evaluate: bool = False
     publish: bool = False
     text_version: str = "2026-11"
+
+
+class Asked(TypedDict, total=False):
+    """What may be said with a question; the meanings are those of `Assistant.stream`."""
+
+    conversation_id: str | None
+    user_id: str
+    language: str
+    surface: str
+    consent: Consent
+    readers: frozenset[str] | None
+    history: Sequence[Message] | None
+    stopped: Callable[[], bool] | None
 
 
 @dataclass(frozen=True, slots=True)

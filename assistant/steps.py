@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from uuid import uuid4
 
 from assistant.config import Settings
-from assistant.errors import PolicyError
+from assistant.errors import PolicyError, TurnStopped
 from assistant.grounding import Grounded, Grounder, SentenceStream, marks_removed
 from assistant.memory import Memory
 from assistant.phrases import abstain, say
@@ -86,6 +86,7 @@ class State:
     consent: Consent
     sampling: Sampling
     readers: frozenset[str] | None = None
+    stopped: Callable[[], bool] | None = None
     turn_id: str = field(default_factory=lambda: uuid4().hex)
     history: list[Turn] = field(default_factory=list)
     text: str = ""
@@ -236,7 +237,7 @@ def _sentences(state: State, parts: Parts, grounder: Grounder) -> Iterator[Groun
     cutter = SentenceStream()
     mark = state.prompt.mark
     given = with_canary(state.prompt, parts.canary) if parts.writes else state.prompt
-    for delta in parts.policy.stream(given, state.sampling):
+    for delta in _pieces(state, parts, given):
         _note(state, delta)
         if delta.quote is not None:
             found = [grounder.quote(delta)]
@@ -248,6 +249,18 @@ def _sentences(state: State, parts: Parts, grounder: Grounder) -> Iterator[Groun
         return  # the last sentence was cut off, and there are whole ones
     last = (grounder.sentence(unmarked(s, mark)) for s in rest)
     yield from (g for g in last if g is not None)
+
+
+def _pieces(state: State, parts: Parts, prompt: Prompt) -> Iterator[Delta]:
+    """What the policy says, until it ends or the caller wants no more of it."""
+    pieces = parts.policy.stream(prompt, state.sampling)
+    for delta in pieces:
+        if state.stopped is not None and state.stopped():
+            close = getattr(pieces, "close", None)  # an engine or endpoint goes on otherwise
+            if close is not None:
+                close()
+            raise TurnStopped("the turn was stopped by its caller; ask again for an answer")
+        yield delta
 
 
 def _note(state: State, delta: Delta) -> None:

@@ -173,6 +173,10 @@ class Guard:
             self.kept.add({d: v for d, v in known.items() if v is not None})
         return verdicts
 
+    def retold(self, texts: Sequence[str]) -> list[Verdict]:
+        """Judge what a caller says was said before, each text alone; nothing is recorded."""
+        return self._judge(texts, "input")
+
     def warm(self) -> None:
         """Load all that the first judgement would wait for; nothing is recorded."""
         warm_up()
