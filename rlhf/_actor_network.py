@@ -9,7 +9,7 @@ layer, in one product, and their log-probs are float32.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -88,19 +88,39 @@ class Network:
         model: a causal language model of transformers, on its device; dropout is switched off.
         at_once: prompts that are drawn to side by side.
         dtype: of the matrix products; float32 leaves the model's own.
+        critic: a network of its own for the values (of transformers, for the classification of
+            sequences, with one label), where its trunk is not to be the policy's. It begins with
+            the values it has: those of a reward model are a good start.
 
     Raises:
-        TrainingError: the model does something between its trunk and its logits.
+        TrainingError: the model does something between its trunk and its logits, or the critic has
+            no head of one number.
     """
 
-    def __init__(self, model: Any, at_once: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        model: Any,
+        at_once: int,
+        dtype: torch.dtype = torch.float32,
+        critic: Any | None = None,
+    ) -> None:
         self.model, self._at_once, self._dtype = model, at_once, dtype
         without_dropout(model)
-        width = model.get_output_embeddings().in_features
-        #: The value of a state is 0 until it is learnt.
-        self.head = nn.Linear(width, 1, device=model.device)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self._critic = critic
+        if critic is None:
+            width = model.get_output_embeddings().in_features
+            #: The value of a state is 0 until it is learnt.
+            self.head = nn.Linear(width, 1, device=model.device)
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+        else:
+            if getattr(getattr(critic, "score", None), "out_features", 0) != 1:
+                raise TrainingError(
+                    f"{type(critic).__name__} has no head `score` of one number; load it for the "
+                    "classification of sequences, with num_labels=1"
+                )
+            without_dropout(critic)
+            self.head = critic.score
         _same_logits(model)
 
     @property
@@ -111,8 +131,13 @@ class Network:
 
     @property
     def value(self) -> Mapping[str, nn.Parameter]:
-        """Of the head."""
-        return {f"value.{name}": p for name, p in self.head.named_parameters()}
+        """Of the head, or of the whole critic."""
+        found = self.head if self._critic is None else self._critic
+        return {f"value.{name}": p for name, p in found.named_parameters()}
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Of the policy, by the names of a checkpoint, for a sampler of its own."""
+        yield from self.model.state_dict().items()
 
     def drawn(
         self, tasks: Sequence[Laid], temperature: float, generator: torch.Generator
@@ -135,9 +160,15 @@ class Network:
         return self.read(self.model, rollouts, temperature, entropy=entropy)
 
     def read(
-        self, model: Any, rollouts: Sequence[Rollout], temperature: float, *, entropy: bool = False
+        self,
+        model: Any,
+        rollouts: Sequence[Rollout],
+        temperature: float,
+        *,
+        entropy: bool = False,
+        valued: bool = True,
     ) -> Look:
-        """What `model`, and the value head on its trunk, make of rollouts."""
+        """What `model`, and where `valued` the value head or the critic, make of rollouts."""
         size = max((len(r.completion) for r in rollouts), default=0)
         places = [(n, at) for n, r in enumerate(rollouts) for at, a in enumerate(r.actions) if a]
         zeros = torch.zeros(len(rollouts), size, device=self.device)
@@ -158,7 +189,12 @@ class Network:
             if entropy:
                 with torch.no_grad():
                     entropies[some] = objectives.entropies(mine, allowed, temperature)
-        values = self.head(hidden.float())[:, 0]
+        values = torch.zeros_like(logprobs)
+        if valued:
+            trunk = hidden
+            if self._critic is not None:
+                trunk = self._hidden(self._critic, rollouts, places)
+            values = self.head(trunk.float())[:, 0].float()
         return Look(
             zeros.index_put(where, logprobs),
             zeros.index_put(where, values),

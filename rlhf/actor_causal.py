@@ -1,13 +1,15 @@
 """Any causal language model of transformers, as an actor: a low-rank adapter learns (LoRA).
 
 Base, reference, policy and value head share one copy of the weights: the reference is the network
-with its adapter switched off. A task is a prompt as ids, the tokens that end an answer, and how
-long it may become; or anything else of that shape (`_actor_network.Laid`), which may force tokens,
-such as what a search brought.
+with its adapter switched off. With rank 0 there is no adapter: all weights learn, and the reference
+is a frozen copy. Values come from a head on the policy's trunk, or from a critic. A task is a
+prompt as ids, the tokens that end an answer, and how long it may become; or anything else of that
+shape (`_actor_network.Laid`), which may force tokens, such as what a search brought.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,8 +28,8 @@ try:
 except ModuleNotFoundError:  # an extra of its own, needed here only
     peft = None  # type: ignore[assignment]
 
-#: Of the names of an adapter's parameters.
-_LORA = "lora_"
+#: Of the names of an adapter's parameters, and of the weights below one.
+_LORA, _BASE, _ADAPTER = "lora_", ".base_layer.weight", "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,13 @@ class CausalActor(Network):
 
     Args:
         model: a causal language model, on its device; layers are put into it.
-        rank: of the adapter.
+        rank: of the adapter; 0 for none.
         alpha: its scale is alpha / rank.
         seed: of the adapter's first weights, which leave the policy as it is.
         targets: names of the layers that get one, as peft takes them.
         at_once: prompts that are drawn to side by side.
         dtype: of the matrix products; float32 leaves the model's own.
+        critic: see `_actor_network.Network`.
 
     Raises:
         TrainingError: peft is not installed, or the model's logits are not its output layer's.
@@ -78,10 +81,15 @@ class CausalActor(Network):
         targets: str | list[str] = "all-linear",
         at_once: int = 32,
         dtype: torch.dtype = torch.float32,
+        critic: Any | None = None,
     ) -> None:
-        if peft is None:
-            raise TrainingError("PPO on a hub model needs 'peft'; install plumbline[adapters]")
         without_dropout(model)
+        self._before = copy.deepcopy(model).requires_grad_(False) if not rank else None
+        if self._before is not None:
+            super().__init__(model, at_once, dtype, critic)
+            return
+        if peft is None:
+            raise TrainingError("PPO with LoRA needs 'peft'; install plumbline[adapters]")
         config = peft.LoraConfig(
             r=rank,
             lora_alpha=alpha,
@@ -92,12 +100,24 @@ class CausalActor(Network):
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             self._peft = peft.get_peft_model(model, config)
-        super().__init__(self._peft.get_base_model(), at_once, dtype)
+        super().__init__(self._peft.get_base_model(), at_once, dtype, critic)
 
     @property
     def policy(self) -> Mapping[str, nn.Parameter]:
-        """The adapter's weights."""
-        return {name: p for name, p in self.model.named_parameters() if _LORA in name}
+        """The adapter's weights, or all."""
+        whole = self._before is not None
+        return {n: p for n, p in self.model.named_parameters() if whole or _LORA in n}
+
+    @torch.no_grad()
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """As a checkpoint has them, with the adapter merged into the layers that have one."""
+        for name, value in super().weights():
+            if _LORA in name:
+                continue
+            if name.endswith(_BASE):
+                layer: Any = self.model.get_submodule(name.removesuffix(_BASE))
+                value = value + layer.get_delta_weight(_ADAPTER).to(value.dtype)
+            yield name.replace(".base_layer.", "."), value
 
     def draw(
         self, tasks: Sequence[Laid], temperature: float, generator: torch.Generator
@@ -107,9 +127,11 @@ class CausalActor(Network):
 
     @torch.no_grad()
     def reference(self, rollouts: Sequence[Rollout], temperature: float) -> Tensor:
-        """Log-probs with the adapter off."""
+        """Log-probs with the adapter off, or by the copy."""
+        if self._before is not None:
+            return self.read(self._before, rollouts, temperature, valued=False).logprobs
         with self.adapter_off():
-            return self.read(self.model, rollouts, temperature).logprobs
+            return self.read(self.model, rollouts, temperature, valued=False).logprobs
 
     @contextmanager
     def adapter_off(self) -> Iterator[None]:
@@ -122,5 +144,8 @@ class CausalActor(Network):
             layers.enable_adapter_layers()
 
     def save(self, folder: Path) -> None:
-        """Write the adapter in peft's format; the base's embeddings stay as they are."""
+        """Write the adapter in peft's format, without the base's embeddings; or the whole model."""
+        if self._before is not None:
+            self.model.save_pretrained(str(folder))
+            return
         self._peft.save_pretrained(str(folder), save_embedding_layers=False)

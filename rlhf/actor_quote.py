@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from assistant.policy._trie import Paths
-from rlhf._actor_network import Ids, Network
+from rlhf._actor_network import Ids, Laid, Network
 from rlhf.fit._network import export
 from rlhf.schema import Rollout
 
@@ -48,6 +48,11 @@ class _Quotes:
         return True
 
 
+def laid(tasks: Sequence[Offered]) -> list[Laid]:
+    """Offers as a network draws to them."""
+    return [_Quotes(tuple(task.ids), task.paths) for task in tasks]
+
+
 class QuoteActor(Network):
     """See the module's text.
 
@@ -70,13 +75,12 @@ class QuoteActor(Network):
         self, tasks: Sequence[Offered], temperature: float, generator: torch.Generator
     ) -> list[Rollout]:
         """One path through each tree."""
-        laid = [_Quotes(tuple(task.ids), task.paths) for task in tasks]
-        return self.drawn(laid, temperature, generator)
+        return self.drawn(laid(tasks), temperature, generator)
 
     @torch.no_grad()
     def reference(self, rollouts: Sequence[Rollout], temperature: float) -> Tensor:
         """Log-probs by the copy."""
-        return self.read(self._before, rollouts, temperature).logprobs
+        return self.read(self._before, rollouts, temperature, valued=False).logprobs
 
     def save(self, folder: Path) -> None:
         """Write config.json, generation_config.json and model.safetensors in float16."""

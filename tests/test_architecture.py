@@ -80,6 +80,8 @@ HEAVY = {
         "rlhf/_actor_*.py",
         "rlhf/fit/reward.py",
         "rlhf/fit/_reward_loss.py",
+        "rlhf/worlds.py",
+        "rlhf/samplers/*.py",
     ),
     "sklearn": (
         "assistant/fit/guard.py",
@@ -101,6 +103,9 @@ HEAVY = {
     ),
     "sentence_transformers": ("retrieval/embed/*.py", "retrieval/rerank/*.py"),
     "peft": ("assistant/policy/local.py", "rlhf/actor_causal.py"),
+    "accelerate": ("rlhf/worlds.py",),
+    "ray": ("rlhf/world_ray.py",),
+    "vllm": ("rlhf/samplers/vllm.py",),
     "faiss": ("retrieval/index/*.py",),
     "gradio": ("assistant/ui/*.py",),
     "openai": ("assistant/policy/remote.py", "retrieval/embed/remote.py"),
