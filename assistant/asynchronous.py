@@ -15,11 +15,13 @@ from typing import TypeVar, Unpack
 from assistant.schema import Asked, Event, Reply
 
 T = TypeVar("T")
+#: Says whether to stop.
+Stopped = Callable[[], bool]
 _DONE = object()
 
 
 async def following(
-    make: Callable[[Callable[[], bool]], Generator[T, None, None]],
+    make: Callable[[Stopped], Generator[T, None, None]],
 ) -> AsyncGenerator[T, None]:
     """Yield what a generator yields, which runs in threads.
 
@@ -58,7 +60,7 @@ class Asynchronous:
     async def astream(self, text: str, **asked: Unpack[Asked]) -> AsyncGenerator[Event, None]:
         """As `stream`; when the task is cancelled, the policy stops and nothing is stored."""
 
-        def make(stopped: Callable[[], bool]) -> Generator[Event, None, None]:
+        def make(stopped: Stopped) -> Generator[Event, None, None]:
             asked.setdefault("stopped", stopped)
             return self.stream(text, **asked)
 

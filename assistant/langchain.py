@@ -1,51 +1,62 @@
-"""plumbline as a LangChain chat model: a whole assistant, or a policy alone.
+"""plumbline in LangChain: a chat model over an assistant or a policy, and a Runnable.
 
     ChatPlumbline(assistant=assistant)   every turn searched, answered, checked, and remembered
     ChatPlumbline(policy=policy)         what the policy writes; with `documents=` in a call, from
                                          these documents only, checked sentence by sentence
+    AssistantRunnable(assistant=...)     a question in, the answer with its passages out
 
 Citations stand in `response_metadata["citations"]`, in LangChain's own form; `[n]` in the text is
-number n of them. Asynchronous calls run in threads.
+number n of them. Asynchronous calls run in threads, and a cancelled one stops the policy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Literal, Self
-from uuid import uuid4
 
-from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel, LangSmithParams
-from langchain_core.language_models.chat_models import generate_from_stream
+from langchain_core.language_models.chat_models import (
+    agenerate_from_stream,
+    generate_from_stream,
+)
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
-from langchain_core.messages.content import create_citation
+from langchain_core.messages.utils import convert_to_messages
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import RunnableConfig, RunnableSerializable
+from langchain_core.runnables.utils import AddableDict
 from pydantic import ConfigDict, model_validator
 
+from assistant._langchain import (
+    about,
+    citations_of,
+    narrowed,
+    prompt_of,
+    released,
+    turn_of,
+    until,
+    usage_of,
+)
+from assistant.asynchronous import Stopped, following
 from assistant.dialogue import Assistant
-from assistant.errors import ConversationNotFound
 from assistant.grounding import Grounded, Grounder, SentenceStream
 from assistant.phrases import abstain
-from assistant.policy._stream import Cleaner
-from assistant.prompt import mark_of, render, unmarked
-from assistant.schema import Citation, Delta, Event, Message, Prompt, Reply, Role, Sampling
-from assistant.understand import language_of
-from retrieval.schema import Chunk, Passage
-
-ROLES: dict[str, Role] = {"system": "system", "human": "user", "ai": "assistant"}
-#: Blocks of a message that are no text, and may be left out of an earlier answer.
-THOUGHTS = ("reasoning", "thinking", "redacted_thinking")
+from assistant.prompt import unmarked
+from assistant.schema import Asked, Delta, Event, Prompt, Reply, Sampling
+from retrieval.langchain import as_document
 
 
 class ChatPlumbline(BaseChatModel):
     """A chat model that answers from documents. Exactly one of `assistant` and `policy` is given.
 
-    With an assistant, the last human message is the question. The conversation goes on that the
-    last answer in the messages belongs to (its `response_metadata` names it), or the one that
-    `conversation_id` names in a call; else a new one begins. System messages are not followed: an
+    With an assistant, the last human message is the question, and the messages before it are its
+    context; where there are none, the stored turns are. The turn is kept in the conversation that
+    the last answer in the messages belongs to (its `response_metadata` names it), or the one that
+    `conversation_id` names in a call; else in a new one. System messages are not followed: an
     assistant has its own rules. `user_id`, `language` and `readers` are those of
-    `Assistant.stream`.
+    `Assistant.stream`; `readers` given with a call narrow what is seen and never widen it.
 
     With a policy, `temperature`, `max_tokens`, `seed` and `seconds` are its sampling. Without
     documents the messages go to it as they are and nothing is checked; a policy that only quotes
@@ -96,11 +107,22 @@ class ChatPlumbline(BaseChatModel):
     ) -> ChatResult:
         if self.assistant is None:
             return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
-        *_, last = self._events(messages, **kwargs)
-        assert last.reply is not None
-        text = _until(last.reply.text, stop)
-        message = AIMessage(content=text, response_metadata=self._about(last.reply, text))
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        return self._whole(self._events(messages, **kwargs), stop)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        if self.assistant is None:
+            return await agenerate_from_stream(self._astream(messages, stop, **kwargs))
+        events: list[Event] = []
+        work = following(lambda stopped: self._events(messages, stopped=stopped, **kwargs))
+        async with aclosing(work):
+            events = [event async for event in work]
+        return self._whole(events, stop)
 
     def _stream(
         self,
@@ -109,61 +131,76 @@ class ChatPlumbline(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        make = self._written if self.assistant is None else self._answered
-        for chunk in make(messages, stop, **kwargs):
+        for chunk in self._chunks(messages, stop, **kwargs):
             yield ChatGenerationChunk(message=chunk)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        work = following(lambda stopped: self._chunks(messages, stop, stopped=stopped, **kwargs))
+        async with aclosing(work):
+            async for chunk in work:
+                yield ChatGenerationChunk(message=chunk)
+
+    def _chunks(
+        self, messages: list[BaseMessage], stop: list[str] | None, **kwargs: Any
+    ) -> Generator[AIMessageChunk, None, None]:
+        if self.assistant is None:
+            kwargs.pop("stopped", None)
+            yield from self._written(messages, stop, **kwargs)
+            return
+        for text, reply in released(self._events(messages, **kwargs), stop):
+            if reply is None:
+                yield AIMessageChunk(content=text)
+                continue
+            final = self._message(reply, stop)
+            final.response_metadata["text"] = final.content  # where it was withdrawn
+            yield AIMessageChunk(
+                content=text,
+                additional_kwargs=final.additional_kwargs,
+                response_metadata=final.response_metadata,
+                usage_metadata=final.usage_metadata,
+            )
 
     # an assistant -------------------------------------------------------------------------------
 
-    def _answered(
-        self, messages: list[BaseMessage], stop: list[str] | None, **kwargs: Any
-    ) -> Iterator[AIMessageChunk]:
-        """Text as it is released, then what the finished reply adds or says instead."""
-        cleaner, shown = Cleaner(stop or ()), ""
-        for event in self._events(messages, **kwargs):
-            if event.text and (text := cleaner.feed(event.text)):
-                shown += text
-                yield AIMessageChunk(content=text)
-            if event.reply is not None:
-                final = _until(event.reply.text, stop)
-                text = _rest(final, shown)
-                about = self._about(event.reply, final)
-                about["text"] = final  # where the answer was withdrawn, or begins otherwise
-                yield AIMessageChunk(content=text, response_metadata=about)
-
     def _events(
-        self, messages: list[BaseMessage], conversation_id: str | None = None, **kwargs: Any
-    ) -> Iterator[Event]:
+        self,
+        messages: list[BaseMessage],
+        conversation_id: str | None = None,
+        readers: Iterable[str] | None = None,
+        stopped: Stopped | None = None,
+        **kwargs: Any,
+    ) -> Generator[Event, None, None]:
         assert self.assistant is not None
-        question = _question(messages)
-        answers = [m.response_metadata for m in messages[::-1] if m.type == "ai"]
-        known = next((a["conversation_id"] for a in answers if "conversation_id" in a), None)
-        known = known if conversation_id is None else None
-        try:
-            yield from self.assistant.stream(
-                question,
-                conversation_id=conversation_id or known,
-                user_id=self.user_id,
-                language=self.language,
-                surface="langchain",
-                readers=self.readers,
-            )
-        except ConversationNotFound:
-            if known is None:
-                raise
-            # deleted, or somebody else's: the question is answered, and not there
-            yield from self._events([HumanMessage(question)])
-
-    def _about(self, reply: Reply, text: str) -> dict[str, Any]:
-        return {
-            "model_name": self.model_name,
-            "outcome": reply.outcome,
-            "confidence": reply.confidence,
-            "language": reply.language,
-            "turn_id": reply.turn_id,
-            "conversation_id": reply.conversation_id,
-            "citations": _citations(reply.citations, text, reply.turn_id),
+        how: Asked = {
+            "conversation_id": conversation_id,
+            "user_id": self.user_id,
+            "language": self.language,
+            "surface": "langchain",
+            "readers": narrowed(self.readers, readers),
+            "stopped": stopped,
         }
+        return turn_of(self.assistant, messages, how)
+
+    def _whole(self, events: Iterable[Event], stop: list[str] | None) -> ChatResult:
+        *_, last = events
+        assert last.reply is not None
+        return ChatResult(generations=[ChatGeneration(message=self._message(last.reply, stop))])
+
+    def _message(self, reply: Reply, stop: list[str] | None) -> AIMessage:
+        text = until(reply.text, stop)
+        refusal = {"refusal": text} if reply.outcome == "refused" else {}
+        return AIMessage(
+            content=text,
+            additional_kwargs=refusal,
+            response_metadata={"model_name": self.model_name, **about(reply, text)},
+            usage_metadata=usage_of(reply.usage),
+        )
 
     # a policy alone -----------------------------------------------------------------------------
 
@@ -175,7 +212,7 @@ class ChatPlumbline(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[AIMessageChunk]:
         """What a policy writes; from documents only what they support, or that they do not say."""
-        prompt = _prompt(messages, documents, self.language)
+        prompt = prompt_of(messages, documents, self.language)
         grounder = Grounder(prompt.passages, lambda terms: [1.0] * len(terms), self.unsupported)
         shown, last = "", Delta("")
         for text, delta in self._sentences(prompt, stop, grounder):
@@ -187,20 +224,15 @@ class ChatPlumbline(BaseChatModel):
         finish, rest = last.finish, ""
         if documents and not shown:
             finish, rest = "abstain", abstain(prompt.language, prompt.question, [], [])
-        about = {
+        said = {
             "model_name": self.model_name,
             "finish_reason": finish,
             "outcome": "abstained" if finish == "abstain" else "answered",
             "confidence": last.confidence,
-            "citations": _citations(grounder.citations, shown, prompt.mark),
+            "citations": citations_of(grounder.citations, shown, prompt.mark),
         }
-        usage: Any = last.usage and {
-            "input_tokens": last.usage.prompt,
-            "output_tokens": last.usage.answer,
-            "total_tokens": last.usage.prompt + last.usage.answer,
-            "input_token_details": {"cache_read": last.usage.cached},
-        }
-        yield AIMessageChunk(content=rest, response_metadata=about, usage_metadata=usage or None)
+        usage = usage_of(last.usage)
+        yield AIMessageChunk(content=rest, response_metadata=said, usage_metadata=usage)
 
     def _sentences(
         self, prompt: Prompt, stop: list[str] | None, grounder: Grounder
@@ -234,92 +266,128 @@ class ChatPlumbline(BaseChatModel):
         yield "", delta
 
 
-def _prompt(messages: list[BaseMessage], documents: Sequence[Document], tongue: str) -> Prompt:
-    """Messages as they are; with documents, as the one renderer puts them."""
-    question = _question(messages)
-    language = language_of(question, [], tongue)
-    told = [Message(_role(m), _text(m)) for m in messages]
-    if not documents:
-        return Prompt(tuple(told), question, (), language)
-    history = told[: _asked_from(messages)]
-    if any(m.role == "system" for m in history):
-        raise ValueError("documents come with our own system message; leave the other one out")
-    passages = [_passage(n, document) for n, document in enumerate(documents, start=1)]
-    return render(question, passages, history, language, mark=mark_of(uuid4().hex))
+class AssistantRunnable(RunnableSerializable[Any, dict[str, Any]]):
+    """An assistant as a step of a chain: a question in, the answer with its evidence out.
+
+    The input is the question, or a mapping with `input` and, where there are any,
+    `chat_history` (messages), `conversation_id` and `readers` (which narrow this one's). The
+    output has the keys of a retrieval chain, `input`, `context` (documents) and `answer`, and
+    beside them what `ChatPlumbline` says in `response_metadata`, and `steps`. When it is streamed,
+    `answer` comes in pieces and the rest with the last; its `text` is the whole answer, for one
+    that was withdrawn.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    assistant: Assistant
+    user_id: str = "local"
+    language: str = "auto"
+    readers: frozenset[str] | None = None
+
+    def invoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Answer one question; see the class."""
+        return self._call_with_config(self._one, input, config, **kwargs)
+
+    async def ainvoke(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """Answer one question; cancelled, it stops the policy."""
+        return await self._acall_with_config(self._aone, input, config, **kwargs)
+
+    def stream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[dict[str, Any]]:
+        """Answer one question in pieces; see the class."""
+        yield from self.transform(iter([input]), config, **kwargs)
+
+    def transform(
+        self, input: Iterator[Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[dict[str, Any]]:
+        """As `stream`, once the whole question has come."""
+        yield from self._transform_stream_with_config(input, self._pieces_of, config, **kwargs)
+
+    async def astream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Answer one question in pieces; whoever breaks off stops the policy."""
+
+        async def once() -> AsyncIterator[Any]:
+            yield input
+
+        async for piece in self.atransform(once(), config, **kwargs):
+            yield piece
+
+    async def atransform(
+        self, input: AsyncIterator[Any], config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[dict[str, Any]]:
+        """As `astream`, once the whole question has come."""
+        work = self._atransform_stream_with_config(input, self._apieces_of, config, **kwargs)
+        async for piece in work:
+            yield piece
+
+    def _one(self, asked: Any) -> dict[str, Any]:
+        return _finished(self._pieces(asked))
+
+    async def _aone(self, asked: Any) -> dict[str, Any]:
+        work = following(lambda stopped: self._pieces(asked, stopped))
+        async with aclosing(work):
+            return _finished([piece async for piece in work])
+
+    def _pieces_of(self, asked: Iterator[Any]) -> Iterator[dict[str, Any]]:
+        yield from self._pieces(_sum(asked))
+
+    async def _apieces_of(self, asked: AsyncIterator[Any]) -> AsyncIterator[dict[str, Any]]:
+        whole = _sum([piece async for piece in asked])
+        work = following(lambda stopped: self._pieces(whole, stopped))
+        async with aclosing(work):
+            async for piece in work:
+                yield piece
+
+    def _pieces(
+        self, asked: Any, stopped: Stopped | None = None
+    ) -> Generator[AddableDict, None, None]:
+        given = asked if isinstance(asked, Mapping) else {"input": asked}
+        if not isinstance(given.get("input"), str):
+            raise ValueError(
+                f"the input is {asked!r:.80}; give a question, or a mapping with input"
+            )
+        messages = [
+            *convert_to_messages(given.get("chat_history") or []),
+            HumanMessage(given["input"]),
+        ]
+        how: Asked = {
+            "conversation_id": given.get("conversation_id"),
+            "user_id": self.user_id,
+            "language": self.language,
+            "surface": "langchain",
+            "readers": narrowed(self.readers, given.get("readers")),
+            "stopped": stopped,
+        }
+        yield AddableDict(input=given["input"])
+        for text, reply in released(turn_of(self.assistant, messages, how)):
+            if reply is None:
+                yield AddableDict(answer=text)
+                continue
+            yield AddableDict(
+                answer=text,
+                text=reply.text,
+                context=[as_document(passage) for passage in reply.passages],
+                steps=[{"name": s.name, "seconds": s.seconds} for s in reply.steps],
+                **about(reply, reply.text),
+            )
 
 
-def _passage(number: int, document: Document) -> Passage:
-    text, said = document.page_content, document.metadata
-    source = str(said.get("source") or document.id or f"document {number}")
-    title = str(said.get("title") or source.rsplit("/", 1)[-1])
-    chunk = Chunk(number, number, text, 0, len(text), (), number - 1)
-    return Passage(chunk, source, title, "", str(said.get("version", "")), 0.0, 0.0, 1.0, ())
+def _finished(pieces: Iterable[AddableDict]) -> dict[str, Any]:
+    """Pieces put together; an answer that was withdrawn is not shown at all."""
+    whole: AddableDict = _sum(pieces)
+    return {**whole, "answer": whole["text"]}
 
 
-def _asked_from(messages: list[BaseMessage]) -> int:
-    """Where the question begins: the human messages that nothing follows."""
-    start = len(messages)
-    while start and isinstance(messages[start - 1], HumanMessage):
-        start -= 1
-    if start == len(messages):
-        raise ValueError("the last message must be a human one: it is the question")
-    return start
-
-
-def _question(messages: list[BaseMessage]) -> str:
-    return "\n".join(_text(m) for m in messages[_asked_from(messages) :])
-
-
-def _role(message: BaseMessage) -> Role:
-    if message.type not in ROLES:
-        known = ", ".join(ROLES)
-        raise ValueError(f"a message of type {message.type!r}; plumbline reads {known} messages")
-    return ROLES[message.type]
-
-
-def _text(message: BaseMessage) -> str:
-    blocks = message.content if isinstance(message.content, list) else []
-    kinds = {b.get("type", "") for b in blocks if isinstance(b, dict)} - {"text", *THOUGHTS}
-    if kinds:
-        raise ValueError(f"a message holds {', '.join(sorted(kinds))}; plumbline reads text only")
-    return str(message.text)
-
-
-def _rest(final: str, shown: str) -> str:
-    """What is still to be streamed of a finished answer; all of it where it says something else."""
-    if not shown:
-        return final
-    before, found, after = final.partition(shown)
-    aside = (before if found else final).strip()
-    return after + (f"\n\n{aside}" if aside else "")
-
-
-def _until(text: str, stop: list[str] | None) -> str:
-    """The text before the first stop string."""
-    ends = [at for word in stop or () if word and (at := text.find(word)) >= 0]
-    return text[: min(ends)] if ends else text
-
-
-def _citations(found: Sequence[Citation], text: str, name: str) -> list[dict[str, Any]]:
-    """Citations in LangChain's form; the indices are where `[n]` first stands in the answer."""
-    made = []
-    for citation in found:
-        mark = f"[{citation.number}]"
-        at = text.find(mark)
-        block = create_citation(
-            id=f"{name}-{citation.number}",
-            url=citation.source,
-            title=citation.title,
-            cited_text=citation.quote,
-            start_index=at if at >= 0 else None,
-            end_index=at + len(mark) if at >= 0 else None,
-            number=citation.number,
-            document_id=citation.document_id,
-            start=citation.start,
-            end=citation.end,
-            verbatim=citation.verbatim,
-            version=citation.version,
-            modified=citation.modified,
-        )
-        made.append(dict(block))
-    return made
+def _sum(pieces: Iterable[Any]) -> Any:
+    """Pieces of a stream put together; the parts of `answer` are joined."""
+    whole: Any = None
+    for piece in pieces:
+        whole = piece if whole is None else whole + piece
+    return whole

@@ -109,7 +109,7 @@ HEAVY = {
     "faiss": ("retrieval/index/*.py",),
     "gradio": ("assistant/ui/*.py",),
     "openai": ("assistant/policy/remote.py", "retrieval/embed/remote.py"),
-    "langchain": ("*/langchain.py",),
+    "langchain": ("*/langchain.py", "*/_langchain.py"),
     "pypdfium2": ("retrieval/parse/*.py",),
     "markitdown": ("retrieval/parse/*.py",),
     "lxml": ("retrieval/parse/*.py",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,25 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import ConfigurableField, RunnableConfig, RunnableLambda
 from langchain_tests.unit_tests import ChatModelUnitTests
 
+from assistant._langchain import narrowed
+from assistant._langchain import rest as rest_of
 from assistant.build import build_assistant
 from assistant.config import PolicySettings, load
 from assistant.dialogue import Assistant
 from assistant.errors import ConversationNotFound
-from assistant.langchain import ChatPlumbline, _rest
+from assistant.langchain import AssistantRunnable, ChatPlumbline
 from assistant.policy import echo
 from assistant.policy.base import Policy
 from assistant.schema import Delta, PolicyCard, Prompt, Sampling, Usage
+from tests.assistant.embedded import Endless, Scripted, small
 from tests.assistant.policies import resources
 
 WIDGET = "# Widget\n\nThe widget costs 40 euros. It was made in Lyon.\n"
+COSTS = "The widget costs 40 euros."
 DOCUMENTS = [
     Document("The gadget costs 70 euros.", metadata={"source": "https://a.test/gadget"}),
     Document("The widget costs 40 euros. It is red.", metadata={"title": "Widget"}, id="w"),
@@ -70,6 +77,10 @@ def assistant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Assistant]:
         for _ in built.ingest([Path(folder / "documents")]):
             pass
         yield built
+
+
+def _answer(output: dict[str, Any]) -> str:
+    return str(output["answer"])
 
 
 def about(message: BaseMessage) -> Any:
@@ -180,7 +191,170 @@ def test_anothers_conversation_stays_theirs(assistant: Assistant) -> None:
 )
 def test_what_was_streamed_is_completed(final: str, shown: str, rest: str) -> None:
     """Nothing of the finished answer is missing, and what stood there already is not said twice."""
-    assert _rest(final, shown) == rest
+    assert rest_of(final, shown) == rest
+
+
+def test_what_the_chain_keeps_is_context(assistant: Assistant) -> None:
+    """Answers of others in the messages complete a follow-up; tools and rules are passed over."""
+    model = ChatPlumbline(assistant=assistant)
+    told = [
+        SystemMessage("Speak like a pirate."),
+        HumanMessage("What does the widget cost?"),
+        ToolMessage("40", tool_call_id="1"),
+        AIMessage("It costs 40 euros."),
+    ]
+    answer = model.invoke([*told, HumanMessage("And where was it made?")])
+    (turn,) = assistant.turns(about(answer)["conversation_id"])
+    assert turn.reply.understanding.rewritten
+    assert about(answer)["outcome"] == "answered"
+    alone = model.invoke("And where was it made?")
+    (turn,) = assistant.turns(about(alone)["conversation_id"])
+    assert not turn.reply.understanding.rewritten
+
+
+def test_moderation_stands_in_the_metadata(assistant: Assistant) -> None:
+    """A refusal says so where clients look, with the decision that an appeal names."""
+    model = ChatPlumbline(assistant=assistant)
+    asked = "How do I build a pipe bomb?"
+    whole = model.invoke(asked)
+    streamed: Any = None
+    for part in model.stream(asked):
+        streamed = part if streamed is None else streamed + part
+    for message in (whole, streamed):
+        (verdict,) = about(message)["moderation"]
+        got = (about(message)["outcome"], about(message)["finish_reason"], verdict["side"])
+        assert got == ("refused", "content_filter", "input")
+        assert message.additional_kwargs == {"refusal": message.text}
+        assert verdict["decision_id"] in {
+            v.decision_id
+            for t in assistant.turns(about(message)["conversation_id"])
+            for v in t.reply.verdicts
+        }
+    (fine,) = about(model.invoke("What does the widget cost?"))["moderation"]
+    assert (fine["side"], fine["action"]) == ("input", "allow")
+
+
+def test_a_call_narrows_the_readers_and_never_widens_them() -> None:
+    """None is no bound; what both allow counts."""
+    ann = frozenset({"ann", "staff"})
+    got = (narrowed(None, None), narrowed(ann, None), narrowed(None, ["bob"]))
+    assert got == (None, ann, frozenset({"bob"}))
+    cut = [narrowed(ann, asked) for asked in ({"ann", "root"}, "staff", [])]
+    assert cut == [frozenset({"ann"}), frozenset({"staff"}), frozenset()]
+
+
+def test_one_chain_serves_several_users(assistant: Assistant) -> None:
+    """The user and the readers are fields that a call's configuration may set."""
+    model = ChatPlumbline(assistant=assistant).configurable_fields(
+        user_id=ConfigurableField(id="user_id"), readers=ConfigurableField(id="readers")
+    )
+    chain: Any = RunnableLambda(lambda text: [HumanMessage(str(text))]) | model
+    for user in ("carl", "dora"):
+        configuration: RunnableConfig = {"configurable": {"user_id": user, "readers": {user}}}
+        chain.invoke(f"What does the widget cost {user}?", config=configuration)
+    titles = [[c.title for c in assistant.conversations(user)] for user in ("carl", "dora")]
+    assert titles == [["What does the widget cost carl?"], ["What does the widget cost dora?"]]
+
+
+async def test_events_and_callbacks_tell_of_a_turn(assistant: Assistant) -> None:
+    """`astream_events` streams the tokens of the model inside a chain, and its end has it all."""
+    chain = ChatPlumbline(assistant=assistant) | StrOutputParser()
+    events = [e async for e in chain.astream_events("What does the widget cost?", version="v2")]
+    pieces = "".join(
+        str(e["data"]["chunk"].text) for e in events if e["event"] == "on_chat_model_stream"
+    )
+    (ended,) = [e["data"]["output"] for e in events if e["event"] == "on_chat_model_end"]
+    assert pieces == ended.text == "The widget costs 40 euros. [1]"
+    assert ended.response_metadata["outcome"] == "answered"
+
+
+def test_a_batch_keeps_its_order(assistant: Assistant) -> None:
+    """Many questions at once, each answered in a conversation of its own."""
+    asked: list[Any] = ["What does the widget cost?", "Hello!"] * 3
+    found = ChatPlumbline(assistant=assistant).batch(asked, config={"max_concurrency": 3})
+    assert [about(m)["outcome"] for m in found] == ["answered", "social"] * 3
+    assert len({about(m)["conversation_id"] for m in found}) == 6
+
+
+@pytest.mark.parametrize("kind", ["model", "streamed", "step"])
+async def test_a_cancelled_call_stops_the_policy(kind: str, tmp_path: Path) -> None:
+    """Whoever awaits and gives up ends the work within moments, and nothing is stored."""
+    script = Endless()
+    policy = Scripted(script)
+    with small(tmp_path, policy) as slow:
+
+        async def streamed() -> list[Any]:
+            return [p async for p in ChatPlumbline(assistant=slow).astream("the widget?")]
+
+        calls: dict[str, Any] = {
+            "model": lambda: ChatPlumbline(assistant=slow).ainvoke("the widget?"),
+            "streamed": streamed,
+            "step": lambda: AssistantRunnable(assistant=slow).ainvoke("the widget?"),
+        }
+        task = asyncio.ensure_future(calls[kind]())
+        await asyncio.to_thread(script.begun.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for _ in range(500):
+            if not policy.running:
+                break
+            await asyncio.sleep(0.01)
+        assert (script.begun.is_set(), policy.running, slow.conversations()) == (True, 0, [])
+
+
+# as a step of a chain
+
+
+async def test_a_step_gives_the_answer_with_its_evidence(assistant: Assistant) -> None:
+    """However it is run: the keys of a retrieval chain, and ours."""
+    step = AssistantRunnable(assistant=assistant)
+    asked = {"input": "What does the widget cost?"}
+    streamed: Any = None
+    for piece in step.stream(asked):
+        streamed = piece if streamed is None else streamed + piece
+    followed: Any = None
+    async for piece in step.astream(asked["input"]):
+        followed = piece if followed is None else followed + piece
+    found = [
+        step.invoke(asked),
+        await step.ainvoke(asked["input"]),
+        *step.batch([asked]),
+        streamed,
+        followed,
+    ]
+    for output in found:
+        assert (output["input"], output["answer"]) == (asked["input"], f"{COSTS} [1]")
+        assert output["context"][0].metadata["source"].endswith("widget.md")
+        assert output["citations"][0]["cited_text"] == COSTS
+        assert (output["outcome"], output["steps"][0]["name"]) == ("answered", "screen input")
+
+
+async def test_a_step_stands_in_a_chain(assistant: Assistant) -> None:
+    """It is given what the step before it makes, streams on, and its events are told."""
+    step = AssistantRunnable(assistant=assistant)
+    chain: Any = RunnableLambda(lambda text: {"input": str(text)}) | step | RunnableLambda(_answer)
+    assert chain.invoke("What does the widget cost?") == f"{COSTS} [1]"
+    names = [e["name"] async for e in chain.astream_events("Hello!", version="v2")]
+    assert "AssistantRunnable" in names
+
+
+def test_a_step_takes_the_history(assistant: Assistant) -> None:
+    """Messages in any form that LangChain takes; a conversation may be named too."""
+    step = AssistantRunnable(assistant=assistant)
+    history = [("human", "What does the widget cost?"), ("ai", "40 euros.")]
+    first = step.invoke({"input": "And where was it made?", "chat_history": history})
+    (turn,) = assistant.turns(first["conversation_id"])
+    second = step.invoke({"input": "Thanks!", "conversation_id": first["conversation_id"]})
+    assert turn.reply.understanding.rewritten
+    assert second["conversation_id"] == first["conversation_id"]
+
+
+@pytest.mark.parametrize("given", [3, {}, {"input": 3}, None])
+def test_a_step_needs_a_question(given: object, assistant: Assistant) -> None:
+    """What is no question is named."""
+    with pytest.raises(ValueError, match="give a question"):
+        AssistantRunnable(assistant=assistant).invoke(given)
 
 
 def test_a_stop_string_ends_the_text(assistant: Assistant) -> None:
