@@ -9,12 +9,9 @@ Nothing is pickled: texts, vectors and metadata lie in the knowledge base's data
 
 from __future__ import annotations
 
-import json
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,25 +26,38 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from pydantic import ConfigDict
 
 from retrieval import direct, menu
+from retrieval._langchain import (
+    as_document,
+    as_json,
+    given,
+    names_of,
+    narrowed,
+    scope_of,
+    seconds_of,
+)
 from retrieval.config import RetrievalSettings
 from retrieval.embed.langchain import LangChainEmbedder
 from retrieval.intake import Events
 from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import Mode, Passage, Scope
-from retrieval.sources.memory import Given
 from retrieval.store_metadata import Beside
 from retrieval.store_sources import SourceRecord, SourceTable
 
+__all__ = ["PlumblineRetriever", "PlumblineVectorStore", "as_document", "given", "hand_over"]
+
 #: Keys of a filter that bound the search itself; any other key is compared with the metadata.
 BOUNDS = ("readers", "since", "until")
+#: How far down passages in the wanted languages are looked for, in multiples of `k`.
+WIDEST = 64
 
 
 class PlumblineRetriever(BaseRetriever):
     """Passages of a knowledge base, each with where it comes from and how old it is.
 
     `readers`, `since` and `until` (seconds since the epoch, UTC) bound what is seen, inside the
-    search. All but `knowledge` and `mode` may also be given with a call; a call narrows what the
-    retriever may see and never widens it. Safe for several threads; `ainvoke` runs in one.
+    search; `languages` ("en", "zh", as the metadata has them) among the best `WIDEST` times `k`.
+    All but `knowledge` and `mode` may also be given with a call; a call narrows what the retriever
+    may see and never widens it. Safe for several threads; `ainvoke` runs in one.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True, frozen=True)
@@ -58,6 +68,7 @@ class PlumblineRetriever(BaseRetriever):
     readers: frozenset[str] | None = None
     since: float | None = None
     until: float | None = None
+    languages: frozenset[str] | None = None
 
     def _get_relevant_documents(
         self,
@@ -68,12 +79,30 @@ class PlumblineRetriever(BaseRetriever):
         readers: Iterable[str] | None = None,
         since: float | None = None,
         until: float | None = None,
+        languages: Iterable[str] | None = None,
     ) -> list[Document]:
         own = Scope(self.readers, self.since, self.until)
-        scope = narrowed(own, _scope({"readers": readers, "since": since, "until": until}))
-        wanted = self.k if k is None else k
-        found = self.knowledge.search(query, wanted, mode=self.mode, scope=scope)
+        scope = narrowed(own, scope_of({"readers": readers, "since": since, "until": until}))
+        most = self.k if k is None else k
+        spoken = self.languages
+        if languages is not None:
+            wanted = frozenset(names_of(languages))
+            spoken = wanted if spoken is None else spoken & wanted
+        if spoken is None:
+            found = self.knowledge.search(query, most, mode=self.mode, scope=scope)
+        else:
+            found = self._spoken(query, most, scope, spoken)
         return [as_document(passage) for passage in found]
+
+    def _spoken(self, query: str, k: int, scope: Scope, languages: frozenset[str]) -> list[Passage]:
+        """The best `k` in these languages, looked for further down until there are as many."""
+        wanted = k
+        while True:
+            found = self.knowledge.search(query, wanted, mode=self.mode, scope=scope)
+            kept = [passage for passage in found if passage.lang in languages]
+            if len(kept) >= k or len(found) < wanted or wanted >= WIDEST * k:
+                return kept[:k]
+            wanted *= 4
 
 
 class PlumblineVectorStore(VectorStore):
@@ -178,7 +207,7 @@ class PlumblineVectorStore(VectorStore):
         keys = [key or str(uuid.uuid4()) for key in given]
         # the last of an id counts, as if they had been added one by one
         rows = {
-            self._source(key): (text, _json(values))
+            self._source(key): (text, as_json(values))
             for key, text, values in zip(keys, every, metadata, strict=True)
         }
         self._beside.write({source: values for source, (_, values) in rows.items()})
@@ -188,8 +217,8 @@ class PlumblineVectorStore(VectorStore):
                 self._collection,
                 text,
                 str(values.get("title") or ""),
-                _seconds(values.get("modified")),
-                _names(values.get("readers")),
+                seconds_of(values.get("modified")),
+                names_of(values.get("readers")),
             )
             for source, (text, values) in rows.items()
         ]
@@ -221,7 +250,7 @@ class PlumblineVectorStore(VectorStore):
     ) -> list[tuple[Document, float]]:
         """The best `k` documents with their scores."""
         asked = dict(filter or {})
-        scope = _scope({key: asked.pop(key) for key in BOUNDS if key in asked})
+        scope = scope_of({key: asked.pop(key) for key in BOUNDS if key in asked})
         outside = self._beside.others(asked) if asked else frozenset()
         wanted = k
         while True:
@@ -289,112 +318,5 @@ def hand_over(
     return knowledge.ingest_documents(root, given(loader.lazy_load()), complete=complete)
 
 
-def given(documents: Iterable[Document]) -> Iterator[Given]:
-    """Documents of a loader as ingestion takes them.
-
-    A document is named by its id, else by `metadata["source"]`; further ones of the same name (the
-    pages of a file) get their page or their number behind it.
-    """
-    seen: set[str] = set()
-    for number, document in enumerate(documents):
-        metadata = document.metadata
-        name = document.id or str(metadata.get("source") or f"document {number}")
-        if metadata.get("page") is not None and not document.id:
-            name = f"{name}#page={metadata['page']}"
-        base, again = name, 1
-        while name in seen:
-            again += 1
-            name = f"{base}#{again}"
-        seen.add(name)
-        yield Given(
-            name,
-            document.page_content,
-            title=str(metadata.get("title") or ""),
-            modified=_seconds(metadata.get("modified") or metadata.get("last_modified")),
-            readers=_names(metadata.get("readers")),
-        )
-
-
-def as_document(passage: Passage) -> Document:
-    """A passage as a LangChain document; times are ISO 8601, UTC."""
-    chunk = passage.chunk
-    return Document(
-        chunk.text,
-        id=str(chunk.id),
-        metadata={
-            "source": passage.source,
-            "title": passage.title,
-            "headings": list(chunk.headings),
-            "language": passage.lang,
-            "version": passage.version,
-            "modified": datetime.fromtimestamp(passage.modified, UTC).isoformat(),
-            "indexed": datetime.fromtimestamp(passage.indexed, UTC).isoformat(),
-            "score": passage.score,
-            "start": chunk.start,
-            "end": chunk.end,
-            "found_by": [found.stage for found in passage.found_by],
-            "also": list(passage.also),
-        },
-    )
-
-
 def _behind(passage: Passage) -> tuple[str, ...]:
     return (passage.source, *passage.also, *(older.source for older in passage.older))
-
-
-def narrowed(own: Scope, asked: Scope) -> Scope:
-    """What both scopes allow."""
-    readers = own.readers if asked.readers is None else asked.readers
-    if own.readers is not None and asked.readers is not None:
-        readers = own.readers & asked.readers
-    since = [s.since for s in (own, asked) if s.since is not None]
-    until = [s.until for s in (own, asked) if s.until is not None]
-    return replace(
-        own, readers=readers, since=max(since, default=None), until=min(until, default=None)
-    )
-
-
-def _scope(bounds: dict[str, Any]) -> Scope:
-    readers = bounds.get("readers")
-    return Scope(
-        None if readers is None else frozenset(_names(readers)),
-        _seconds(bounds.get("since")),
-        _seconds(bounds.get("until")),
-    )
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    """Names of readers; one name is a list of one."""
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(str(name) for name in value)
-
-
-def _seconds(value: Any) -> float | None:
-    """A date in seconds since the epoch; without a time zone it is UTC.
-
-    Raises:
-        ValueError: neither a number nor ISO 8601.
-    """
-    if value is None or value == "":
-        return None
-    if isinstance(value, int | float):
-        return float(value)
-    date = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-
-
-def _json(values: dict[str, Any]) -> dict[str, Any]:
-    """The metadata, as it will be read back.
-
-    Raises:
-        ValueError: it holds what JSON cannot.
-    """
-    try:
-        read: dict[str, Any] = json.loads(json.dumps(values, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"metadata {sorted(values)} cannot be kept as JSON ({error}); keep strings, numbers, "
-            "lists and dictionaries"
-        ) from error
-    return read

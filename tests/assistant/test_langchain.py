@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -239,8 +239,9 @@ def test_a_call_narrows_the_readers_and_never_widens_them() -> None:
     ann = frozenset({"ann", "staff"})
     got = (narrowed(None, None), narrowed(ann, None), narrowed(None, ["bob"]))
     assert got == (None, ann, frozenset({"bob"}))
-    cut = [narrowed(ann, asked) for asked in ({"ann", "root"}, "staff", [])]
-    assert cut == [frozenset({"ann"}), frozenset({"staff"}), frozenset()]
+    asked: list[Iterable[str]] = [{"ann", "root"}, "staff", ()]
+    expected = [frozenset({"ann"}), frozenset({"staff"}), frozenset()]
+    assert [narrowed(ann, names) for names in asked] == expected
 
 
 def test_one_chain_serves_several_users(assistant: Assistant) -> None:

@@ -18,16 +18,11 @@ from langchain_tests.integration_tests import (
     VectorStoreIntegrationTests,
 )
 
+from retrieval._langchain import narrowed
 from retrieval.config import EmbedSettings, RetrievalSettings
 from retrieval.embed.langchain import LangChainEmbedder
 from retrieval.knowledge import KnowledgeBase, open_knowledge
-from retrieval.langchain import (
-    PlumblineRetriever,
-    PlumblineVectorStore,
-    given,
-    hand_over,
-    narrowed,
-)
+from retrieval.langchain import PlumblineRetriever, PlumblineVectorStore, given, hand_over
 from retrieval.schema import IngestSummary, Scope
 from retrieval.sources.memory import Given
 
@@ -153,6 +148,36 @@ def test_a_call_narrows_and_never_widens(knowledge: KnowledgeBase) -> None:
     widened = sources(guest.invoke("port", readers=["guards"]))
     dated = sources(recent.invoke("port", since=0.0))
     assert ("secret" in widened, dated) == (False, {"port", "secret"})
+
+
+def test_a_retriever_speaks_the_languages_asked_for(knowledge: KnowledgeBase) -> None:
+    """The best in these languages are found however far down they stand; a call narrows."""
+    notes = [Given(f"en{n}", f"The server port of house {n} is {n}.") for n in range(40)]
+    notes.append(Given("zh", "服务器的端口（server port）是八十。"))
+    for _ in knowledge.ingest_documents("more", notes):
+        pass
+    chinese = PlumblineRetriever(knowledge=knowledge, k=2, languages=frozenset({"zh"}))
+    every = PlumblineRetriever(knowledge=knowledge, k=2)
+    got = [
+        [document.metadata["source"] for document in found]
+        for found in (
+            chinese.invoke("server port"),
+            every.invoke("server port", languages=["zh"]),
+            chinese.invoke("server port", languages="en"),
+        )
+    ]
+    assert got == [["more:zh"], ["more:zh"], []]
+    assert len(every.invoke("server port", languages={"en", "zh"})) == 2
+
+
+def test_a_retrieved_document_can_be_cited(knowledge: KnowledgeBase) -> None:
+    """The metadata hold a citation in LangChain's own form, with the place it quotes."""
+    (found,) = PlumblineRetriever(knowledge=knowledge, k=1).invoke("How long do cats sleep?")
+    cited = found.metadata["citation"]
+    document = knowledge.document(cited["extras"]["document_id"])
+    assert document is not None
+    quoted = document.text[cited["extras"]["start"] : cited["extras"]["end"]]
+    assert (cited["type"], cited["url"], cited["cited_text"]) == ("citation", "notes:cats", quoted)
 
 
 def test_what_two_scopes_allow_is_what_both_allow() -> None:
