@@ -27,13 +27,14 @@ from assistant.errors import AssistantError
 from assistant.memory import Memory
 from assistant.scan import Scan, noted_at, swept_at
 from assistant.schema import Feedback, TurnRecord
+from assistant.server.records import forget as forget_answers
 from retrieval import menu
 from retrieval.errors import RetrievalError
 from retrieval.intake import KINDS
 from retrieval.knowledge import KnowledgeBase
 from retrieval.ledger import open_ledger
 from retrieval.schema import IngestSummary
-from rlhf import canary
+from rlhf import best_of_n, canary
 from rlhf.commands.base import preferences as preferences_of
 from rlhf.errors import RlhfError
 from rlhf.preferences import PreferenceStore
@@ -52,6 +53,9 @@ FITS = {
     for name in menu.available(package)
 }
 
+#: Further commands, a file each, and the package of it.
+COMMANDS = [(p, n) for p in ("assistant.commands", "rlhf.commands") for n in menu.available(p)]
+
 LOG_FORMAT = "%(levelname)s %(name)s %(message)s"
 
 logger = logging.getLogger(__name__)
@@ -64,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="plumbline", description="Answers from your documents, with the sentences that say so."
     )
-    parser.set_defaults(run=chat)
+    parser.set_defaults(run=chat, face="assistant.ui")
     parser.add_argument("--preset", default="embedded", help="a file of presets/ (embedded)")
     parser.add_argument("--config", type=Path, help="a TOML file laid over the preset")
     parser.add_argument(
@@ -79,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     _who(command("chat", chat, "open the chat in the browser (the default)"))
+    _who(command("serve", chat, "answer programs over HTTP")).set_defaults(face="assistant.server")
     sub = _who(command("ask", ask, "answer one question in the terminal"))
     sub.add_argument("question", nargs="+")
     sub.add_argument("--continue", dest="conversation", metavar="ID", help="go on in this one")
@@ -106,8 +111,8 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("name", metavar="PATH|URL")
     sub = command("forget-user", forget_user, "delete a user's conversations and feedback")
     sub.add_argument("user")
-    for name in menu.available("rlhf.commands"):
-        module = menu.load("rlhf.commands", name)
+    for package, name in COMMANDS:
+        module = menu.load(package, name)
         module.arguments(command(name.replace("_", "-"), _alone(module), module.HELP))
     sub = command("train", train, "fit shipped weights again")
     sub.add_argument("what", choices=sorted(FITS))
@@ -144,23 +149,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def chat(options: argparse.Namespace, settings: Settings) -> int:
-    """Serve the chat until interrupted."""
+    """Serve the chat, or what else the command names, until interrupted."""
     began = time.monotonic()
 
     def ready(address: str) -> None:
         seconds = time.monotonic() - began
         err.print(f"plumbline is ready at [bold]{address}[/] ({seconds:.1f} s). Ctrl-C ends it.")
-        if settings.serve.open_browser:
+        if settings.serve.open_browser and options.face == "assistant.ui":
             webbrowser.open(address)
 
     with ExitStack() as stack:
         with err.status("Getting ready…"):
             assistant, _ = stack.enter_context(_opened(settings))
-            ui = menu.load("assistant.ui", "app")
+            face = menu.load(options.face, "app")
             assistant.warm()
             assistant.keep_fresh()
         try:
-            ui.serve(assistant, settings, ready)
+            face.serve(assistant, settings, ready)
         except KeyboardInterrupt:
             err.print("\nStopped. Documents, conversations and feedback are kept.")
     return 0
@@ -310,6 +315,7 @@ def forget_user(options: argparse.Namespace, settings: Settings) -> int:
     finally:
         memory.close()
         preferences.close()
+    forget_answers(settings.home, options.user)
     if (settings.home / AUDIT).exists():
         Appeals(settings.home / AUDIT, settings.safety).forget(options.user)
     out.print(f"{conversations} conversations and {turns} logged turns deleted.")
@@ -351,7 +357,7 @@ def train(options: argparse.Namespace, settings: Settings) -> int:
 
 
 def _alone(module: ModuleType) -> Callable[[argparse.Namespace, Settings], int]:
-    """A command of rlhf, which needs no assistant."""
+    """A command of a folder of them, which needs no assistant."""
     return lambda options, settings: int(module.run(options, settings, out))
 
 
@@ -374,7 +380,7 @@ def _opened(settings: Settings) -> Iterator[tuple[Assistant, PreferenceStore]]:
             logger.error("turn_not_logged turn=%s error=%s", record.turn_id, type(error).__name__)
 
     try:
-        with build_assistant(settings, on_turn, on_feedback) as assistant:
+        with build_assistant(settings, on_turn, on_feedback, best_of_n.wrapped) as assistant:
             yield assistant, preferences
     finally:
         preferences.close()

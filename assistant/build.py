@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -39,6 +40,7 @@ def build_assistant(
     settings: Settings,
     on_turn: OnTurn | None = None,
     on_feedback: OnFeedback | None = None,
+    wrap: Callable[[Policy, Settings], Policy] | None = None,
 ) -> Assistant:
     """Open everything under `settings.home` and return an assistant ready to answer.
 
@@ -46,6 +48,7 @@ def build_assistant(
         settings: from `assistant.config.load`.
         on_turn: called with every finished turn, for the preference log.
         on_feedback: called with every thumb, pick and edit.
+        wrap: puts something around each policy that is loaded, such as the best of several answers.
 
     Raises:
         BackendMissing: a backend's name is unknown or its library is not installed.
@@ -65,6 +68,7 @@ def build_assistant(
 
     def load(own: Settings) -> tuple[Policy, Supporter | None]:
         policy = build_policy(own, knowledge, trained)
+        policy = policy if wrap is None else wrap(policy, own)
         return policy, trained if getattr(policy, "writes", True) else None
 
     live = Live.open(settings, load)

@@ -79,6 +79,9 @@ class PolicySettings(BaseModel):
     min_confidence: float = Field(
         -1.0, ge=-1, le=1, description="abstain below this; -1 = the policy's calibrated threshold"
     )
+    best_of: int = Field(
+        1, ge=1, le=64, description="answers drawn, of which the reward model's best is given"
+    )
     follow: bool = Field(True, description="a promoted candidate answers in this policy's place")
 
 
@@ -131,6 +134,23 @@ class GateSettings(BaseModel):
     )
 
 
+class TrainSettings(BaseModel):
+    """How a run of `train loop` learns from feedback; see `rlhf.loop`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: Path = Field(Path("data"), description="training files of runs begun on the Train page")
+    run: str = Field("", description="run to go on with; empty = the last one where broken off")
+    comparisons: int = Field(2000, ge=1, description="own comparisons for a fresh reward model")
+    lessons: int = Field(3000, ge=0, description="questions of the training files to learn on")
+    held: int = Field(400, ge=1, description="held-out prompts that the gates look at")
+    updates: int = Field(100, ge=1, description="updates of PPO")
+    episodes: int = Field(64, ge=8, description="answers drawn for an update")
+    rate: float = Field(1e-4, gt=0, description="learning rate of the policy")
+    kl: float = Field(6.0, gt=0, description="KL that PPO aims at, nats an answer")
+    seed: int = Field(7, description="of all that is drawn")
+
+
 class MemorySettings(BaseModel):
     """How much of a conversation is remembered in the prompt."""
 
@@ -155,6 +175,27 @@ class ServeSettings(BaseModel):
     open_browser: bool = Field(True, description="open the page once it is ready")
 
 
+class ServerSettings(BaseModel):
+    """Where the HTTP API listens, and how much of it one key may use."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address; other than loopback needs a key")
+    port: int = Field(8000, ge=0, le=65_535, description="TCP port, 0 = any free one")
+    url: str = Field("", description="public address for links in citations; else the request's")
+    models: tuple[str, ...] = Field((), description="further model names that are answered to")
+    workers: int = Field(2, ge=1, le=64, description="answers made at once")
+    queue: int = Field(64, ge=0, description="requests that may wait for a worker, of all keys")
+    queue_seconds: float = Field(20.0, gt=0, description="a request waits so long at most")
+    seconds: float = Field(120.0, gt=0, description="one request from admission to its end")
+    send_seconds: float = Field(20.0, gt=0, description="a reader takes nothing for so long")
+    key_concurrency: int = Field(8, ge=1, description="requests of one key at once, and waiting")
+    key_requests: int = Field(120, ge=1, description="requests of one key a minute")
+    key_tokens: int = Field(200_000, ge=1, description="tokens of one key a minute")
+    max_body_kb: int = Field(1024, ge=1, description="largest JSON body, KiB")
+    keep_days: float = Field(90.0, gt=0, description="citations and ids of answers are kept")
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -170,8 +211,10 @@ class Settings(BaseSettings):
     promotion: PromotionSettings = PromotionSettings()
     canary: CanarySettings = CanarySettings()
     gates: GateSettings = GateSettings()
+    train: TrainSettings = TrainSettings()
     memory: MemorySettings = MemorySettings()
     serve: ServeSettings = ServeSettings()
+    server: ServerSettings = ServerSettings()
 
     @classmethod
     def settings_customise_sources(

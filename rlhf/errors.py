@@ -18,7 +18,8 @@ RlhfError
 │   ├── CandidateBroken      a file of it is missing or changed, or its manifest is
 │   └── NotPromotable        a gate did not pass, or was measured against another policy
 └── TrainingError            a training file is missing or malformed, or does not fit the rest
-    └── Diverged             a run was stopped because it no longer learns (NaN, KL, entropy)
+    ├── Diverged             a run was stopped because it no longer learns (NaN, KL, entropy)
+    └── Cancelled            somebody asked a run to end; what was done is kept
 """
 
 from __future__ import annotations
@@ -82,6 +83,10 @@ class TrainingError(RlhfError):
 
 class Diverged(TrainingError):
     """A run was stopped because it went astray; the policy that is live was not touched."""
+
+
+class Cancelled(TrainingError):
+    """Somebody asked a run to end; what was done is kept, and it can be resumed."""
 
 
 class RegistryError(RlhfError):

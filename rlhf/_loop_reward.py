@@ -1,0 +1,111 @@
+"""What the loop rewards: the composite of `rlhf.reward`, and whether the answer is the right one.
+
+A policy that quotes is always supported by what it cites, so `support` weighs nothing here: it
+would only teach to answer where nobody knows whether there is an answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+
+from assistant.prompt import ABSTAIN
+from rlhf._loop_tasks import Task
+from rlhf.errors import TrainingError
+from rlhf.reward import WEIGHTS, Composite, Mix, Sample, Values
+from rlhf.schema import Rollout
+
+#: What a right answer and a wrong one, where there is an answer, weigh.
+CORRECT: Mapping[str, float] = MappingProxyType({"right": 1.0, "wrong": -1.0})
+
+
+def mix(*, preference: bool, rules: bool) -> Mix:
+    """The weights of a policy that quotes; what nothing can judge is off.
+
+    Args:
+        preference: whether there is a reward model.
+        rules: whether there is a guard.
+    """
+    weights = {
+        name: 0.0
+        if name == "support"
+        or (name == "preference" and not preference)
+        or (name.startswith("rule.") and not rules)
+        else weight
+        for name, weight in WEIGHTS.items()
+    }
+    return Mix(weights)
+
+
+class Judge:
+    """Scores answers of tasks; as a call, it is the reward of `rlhf.ppo`.
+
+    Args:
+        composite: the terms that need no label.
+    """
+
+    def __init__(self, composite: Composite) -> None:
+        self._composite = composite
+        self._known: dict[tuple[str, str], dict[str, float]] = {}
+
+    def __call__(
+        self, tasks: Sequence[Task], rollouts: Sequence[Rollout]
+    ) -> Mapping[str, Sequence[float]]:
+        """Each term by its name, weighed."""
+        replies = [t.reply(r.completion) for t, r in zip(tasks, rollouts, strict=True)]
+        return {name: values.tolist() for name, values in self.terms(tasks, replies).items()}
+
+    def terms(self, tasks: Sequence[Task], replies: Sequence[str]) -> dict[str, Values]:
+        """Each term by its name, weighed, (n,); the same reply is judged once.
+
+        Raises:
+            RewardError: a term is not finite.
+        """
+        asked = {(t.id, reply): t for t, reply in zip(tasks, replies, strict=True)}
+        new = [key for key in asked if key not in self._known]
+        if new:
+            scored = self._composite([sample(asked[key], key[1]) for key in new])
+            for row, key in enumerate(new):
+                found = {k: scored.weights[k] * float(v[row]) for k, v in scored.terms.items()}
+                correct = _correct(asked[key], key[1])
+                found["right"] = CORRECT["right"] * (correct == 1.0)
+                found["wrong"] = CORRECT["wrong"] * (correct == 0.0)
+                self._known[key] = found
+        rows = [self._known[t.id, reply] for t, reply in zip(tasks, replies, strict=True)]
+        names = rows[0] if rows else CORRECT
+        return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
+
+    def totals(self, tasks: Sequence[Task], replies: Sequence[str]) -> Values:
+        """The sum of all terms, (n,)."""
+        found = self.terms(tasks, replies)
+        return np.sum(list(found.values()), axis=0) if found else np.zeros(len(tasks))
+
+
+def sample(task: Task, reply: str) -> Sample:
+    """An answer as the composite takes it."""
+    return Sample(task.question, reply, task.passages, task.answerable)
+
+
+def _correct(task: Task, reply: str) -> float | None:
+    """Whether an answer that was given, where there is one, holds it; None of everything else."""
+    return task.correct(reply) if task.answerable and ABSTAIN not in reply else None
+
+
+def needed(tasks: Sequence[Task], preference: bool) -> None:
+    """Refuse a run in which no answer is better than another.
+
+    Raises:
+        TrainingError: there is neither a reward model nor a question with a known answer.
+    """
+    if not tasks:
+        raise TrainingError(
+            "there are no prompts to learn on: nobody allowed training on what they asked, and "
+            "the data folder holds no questions; name one that holds qa/"
+        )
+    if not preference and all(task.answerable is None for task in tasks):
+        raise TrainingError(
+            "there is neither a reward model nor a question whose answer is known, so no answer "
+            "would be better than another; collect comparisons, or name a data folder with qa/"
+        )

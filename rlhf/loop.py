@@ -1,0 +1,372 @@
+"""The whole cycle: preferences -> reward model -> PPO -> gates -> a candidate in the registry.
+
+A run lives in a folder of its own (`_loop_status`), says there where it is, and ends after the
+step it is at when asked to. A run that was broken off or cancelled goes on where it was: what a
+stage has finished is not done again, and the stages that take long keep checkpoints of their own.
+Nothing that answers is touched before a candidate is promoted, so a run that goes astray costs its
+time only.
+
+Every run begins with the policy of the settings, not with the last candidate: so the KL budget
+means the same in every round (Gao et al. 2022 measure it from the supervised policy).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from assistant.config import GateSettings, TrainSettings
+from assistant.policy._quoting import Layout
+from rlhf import _durable
+from rlhf._loop_gates import Court, Measured, Network, Side, calibration_of, pairs_of
+from rlhf._loop_reward import Judge, needed
+from rlhf._loop_status import CANCEL, Board
+from rlhf._loop_tasks import Task, digest
+from rlhf.actor_quote import QuoteActor
+from rlhf.config import PPOSettings
+from rlhf.errors import Cancelled, Diverged, RlhfError, TrainingError
+from rlhf.gates import Gate, failing
+from rlhf.ppo import PPO, Pretraining
+from rlhf.preferences import PreferenceStore
+from rlhf.registry import Registry
+from rlhf.scoring import RewardModel
+from rlhf.survey import Survey, survey
+from safety.guard import Guard
+
+logger = logging.getLogger(__name__)
+
+PLAN, GATES, PAIRS = "plan.json", "gates.json", "pairs.jsonl"
+REWARD, MODEL = "reward", "policy"
+#: Files of a policy that a candidate takes over as they are.
+KEPT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+CALIBRATION = "calibration.json"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run works with.
+
+    Attributes:
+        start: folder of the policy that is trained, with its tokenizer.
+        model: its network, in float32, on its device; it is changed in place.
+        layout: of its prompts.
+        tasks: prompts to learn on, of training users and of lessons.
+        held: prompts of the gates, of test users and of articles that nothing was trained on.
+        judge: makes the reward of a run, with a reward model or without.
+        live: who answers now.
+        against: the version of who answers now, "" the settings' own.
+        guard: judges rules; None where there is none.
+        train_reward: trains a reward model into a folder, yields lines; None where it cannot be.
+        load_reward: loads a reward model from a folder.
+        shipped: folder of the reward model that is there already; None where there is none.
+        calibrate: makes the calibration of a trained network, by language.
+        pretraining: a loss that PPO mixes in, where the settings weigh it.
+    """
+
+    start: Path
+    model: Any
+    layout: Layout
+    tasks: Sequence[Task]
+    held: Sequence[Task]
+    judge: Callable[[RewardModel | None], Judge]
+    live: Side
+    against: str
+    guard: Guard | None = None
+    train_reward: Callable[[Path], Iterator[str]] | None = None
+    load_reward: Callable[[Path], RewardModel] | None = None
+    shipped: Path | None = None
+    calibrate: Callable[[Any], Mapping[str, Mapping[str, float]]] = field(default=lambda model: {})
+    pretraining: Pretraining | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is, fixed when it begins: `reward` is "trained", "shipped" or "none", and why."""
+
+    tasks_sha256: str
+    held_sha256: str
+    data_sha256: str
+    comparisons: int
+    reward: str
+    why: str
+    against: str
+    settings: dict[str, Any]
+
+
+def schedule(settings: TrainSettings, **values: Any) -> PPOSettings:
+    """The settings of PPO for a run of the loop; `values` go before."""
+    chosen: dict[str, Any] = {
+        "seed": settings.seed,
+        "updates": settings.updates,
+        "episodes": settings.episodes,
+        "rate": settings.rate,
+        "target_kl": settings.kl,
+        "save_every": 5,
+        "average": 0.98,
+    }
+    return PPOSettings(**(chosen | values))
+
+
+class Cycle:
+    """One run.
+
+    Args:
+        board: the status of the run, in its folder.
+        parts: what it works with.
+        store: the preference log.
+        registry: where the candidate goes.
+        settings: of the run.
+        gates: of the gates.
+        ppo: of PPO, else as `schedule` has them.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        parts: Parts,
+        store: PreferenceStore,
+        registry: Registry,
+        settings: TrainSettings,
+        gates: GateSettings | None = None,
+        ppo: PPOSettings | None = None,
+    ) -> None:
+        self._board, self._parts = board, parts
+        self._store, self._registry = store, registry
+        self._settings, self._gates = settings, gates or GateSettings()
+        self._ppo = ppo or schedule(settings)
+        self._folder = board.folder
+        self._actor = QuoteActor(parts.model)
+
+    def run(self) -> Iterator[str]:
+        """Go on to the end; yields lines to show. The status says how it ended.
+
+        Raises:
+            Cancelled: somebody asked; it can be resumed.
+            Diverged: PPO went astray; what answers was not touched.
+            TrainingError: a stage could not be done.
+        """
+        board = self._board
+        try:
+            plan = yield from self._preferences()
+            model = yield from self._reward(plan)
+            yield from self._train(model)
+            measured = yield from self._measure(plan, model)
+            yield from self._keep(plan, measured)
+        except Cancelled as error:
+            (self._folder / CANCEL).unlink(missing_ok=True)
+            board.end("cancelled", str(error))
+            raise
+        except (RlhfError, OSError) as error:
+            board.end("failed", str(error))
+            raise
+        except (KeyboardInterrupt, GeneratorExit):
+            board.end("cancelled", "interrupted; what was done is kept")
+            raise
+        board.end("done")
+
+    # stages -------------------------------------------------------------------------------------
+
+    def _preferences(self) -> Generator[str, None, Plan]:
+        """What there is to learn from; fixed for the whole run."""
+        self._board.at("preferences", text="looking at what was collected")
+        parts, found = self._parts, survey(self._store)
+        plan = self._planned(found)
+        path = self._folder / PLAN
+        if path.exists():
+            before = Plan(**json.loads(path.read_text(encoding="utf-8")))
+            same = ("tasks_sha256", "held_sha256", "against", "settings")
+            changed = [name for name in same if getattr(before, name) != getattr(plan, name)]
+            if changed:
+                raise TrainingError(
+                    f"the run cannot go on, for {changed[0]} is no longer what it was when it "
+                    "began (what people asked, who answers, or the settings); start a new run"
+                )
+            plan = before
+        else:
+            needed(parts.tasks, plan.reward != "none")
+            _durable.write(path, json.dumps(asdict(plan), indent=1).encode() + b"\n")
+        own = sum(bool(task.user) for task in parts.tasks)
+        yield self._said(
+            f"{plan.comparisons} comparisons of users; {len(parts.tasks)} prompts to learn on, "
+            f"{own} of them users', and {len(parts.held)} for the gates"
+        )
+        yield self._said(plan.why)
+        return plan
+
+    def _reward(self, plan: Plan) -> Generator[str, None, RewardModel | None]:
+        """Train a reward model, or take the one there is, or none."""
+        board, parts, folder = self._board, self._parts, self._folder / REWARD
+        board.at("reward", text=plan.why)
+        if plan.reward == "none" or parts.load_reward is None:
+            return None
+        if plan.reward == "shipped" and parts.shipped is not None:
+            return parts.load_reward(parts.shipped)
+        done = self._folder / f"{REWARD}.done"
+        if not done.exists() and parts.train_reward is not None:
+            for line in parts.train_reward(folder):
+                step, of = _steps(line)
+                board.at("reward", step, of, line)
+                yield line
+            _durable.write(done, b"")
+        return parts.load_reward(folder)
+
+    def _train(self, model: RewardModel | None) -> Iterator[str]:
+        """PPO, with the checkpoint and the log of updates in the run's folder."""
+        settings, parts = self._ppo, self._parts
+        self._board.at("ppo", 0, settings.updates, "PPO begins")
+        ppo = PPO(
+            self._actor, parts.tasks, parts.judge(model), settings, self._folder, parts.pretraining
+        )
+        try:
+            for update in ppo.train():
+                line = (
+                    f"update {update.update + 1} of {settings.updates}: reward "
+                    f"{update.score:.3f}, KL {update.kl:.2f}, entropy {update.entropy:.2f}"
+                )
+                yield line
+                self._board.at("ppo", update.update + 1, settings.updates, line)
+        except Cancelled:
+            ppo.save()
+            raise
+        except Diverged:
+            logger.error("run diverged folder=%s", self._folder.name)
+            raise
+        # an average over fewer steps than it remembers is mostly where the run began
+        if ppo.steps * (1 - settings.average) >= 3:
+            with ppo.averaged():
+                self._export()
+        else:
+            self._export()
+        self._take_over()
+
+    def _measure(self, plan: Plan, model: RewardModel | None) -> Generator[str, None, Measured]:
+        """Both policies answer the held prompts."""
+        parts, path = self._parts, self._folder / GATES
+        if path.exists():
+            values = json.loads(path.read_text(encoding="utf-8"))
+            yield self._said("the gates were measured before")
+            gates = tuple(Gate(**_tupled(row)) for row in values["gates"])
+            return Measured(gates, values["metrics"], (), ())
+        before = None
+        if plan.reward == "trained" and parts.shipped is not None and parts.load_reward is not None:
+            before = parts.load_reward(parts.shipped)
+        court = Court(
+            parts.held, parts.live, plan.against, parts.judge(model), parts.guard, model, before,
+            self._store, self._gates,
+        )  # fmt: skip
+        fits = calibration_of(self._folder / MODEL / CALIBRATION)
+        new = Network(parts.model, parts.layout, fits)
+        self._board.at("gates", 0, len(parts.held), "old and new policy answer held-out prompts")
+        measured = court.measure(
+            new, self._actor, self._ppo.seed, lambda n, of: self._board.at("gates", n, of)
+        )
+        rows = [json.dumps(row, ensure_ascii=False)
+                for row in pairs_of(parts.held, measured.old, measured.new)]  # fmt: skip
+        _durable.write(self._folder / PAIRS, "".join(f"{row}\n" for row in rows).encode())
+        text = json.dumps({"gates": [asdict(g) for g in measured.gates],
+                           "metrics": measured.metrics}, ensure_ascii=False)  # fmt: skip
+        _durable.write(path, text.encode())
+        wrong = failing(measured.gates)
+        yield self._said(f"{len(measured.gates) - len(wrong)} gates passed, {len(wrong)} did not")
+        for line in wrong:
+            yield f"  {line}"
+        return measured
+
+    def _keep(self, plan: Plan, measured: Measured) -> Iterator[str]:
+        """Put the candidate into the registry; once, however often the stage is done."""
+        self._board.at("candidate", text="the candidate goes into the registry")
+        name = self._made()
+        if not name:
+            name = self._registry.add(
+                self._folder / MODEL,
+                policy={"backend": "quote", "model": "."},
+                data_sha256=plan.data_sha256,
+                config={"run": self._folder.name, "reward": plan.reward, **plan.settings},
+                seeds=(self._ppo.seed,),
+                metrics=measured.metrics,
+                gates=measured.gates,
+                against=plan.against,
+            ).id
+        self._board.candidate(name)
+        yield self._said(f"candidate {name}; see `policy show {name}`")
+
+    # inside -------------------------------------------------------------------------------------
+
+    def _planned(self, found: Survey) -> Plan:
+        parts, least = self._parts, self._settings.comparisons
+        enough = found.train >= least and parts.train_reward is not None
+        if enough:
+            reward, why = "trained", f"{found.train} comparisons: a fresh reward model is trained"
+        else:
+            short = f"{found.train} comparisons to train on, of the {least} that a fresh reward "
+            short += f"model needs: {max(least - found.train, 0)} more are needed"
+            if parts.shipped is not None:
+                reward, why = "shipped", f"{short}; the reward model that is there is used"
+            else:
+                reward = "none"
+                why = f"{short}; none is trained, and rules and known answers alone are the reward"
+        data = [*(task.id for task in parts.tasks), f"comparisons {found.decided}", reward]
+        settings = {**self._ppo.model_dump(exclude={"save_every"}), "comparisons": least}
+        return Plan(
+            digest(task.id for task in parts.tasks), digest(task.id for task in parts.held),
+            digest(data), found.train, reward, why, parts.against, settings,
+        )  # fmt: skip
+
+    def _export(self) -> None:
+        """Weights, tokenizer and calibration, as the policy is served."""
+        parts, part, whole = self._parts, self._folder / f"{MODEL}.part", self._folder / MODEL
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        try:
+            self._actor.save(part)
+            for name in KEPT:
+                if (parts.start / name).exists():
+                    shutil.copyfile(parts.start / name, part / name)
+            fits = parts.calibrate(parts.model)
+            text = json.dumps({"languages": {k: dict(v) for k, v in fits.items()}}, indent=1)
+            (part / CALIBRATION).write_text(text + "\n", encoding="utf-8")
+            shutil.rmtree(whole, ignore_errors=True)
+            part.rename(whole)
+        except OSError as error:
+            raise TrainingError(
+                f"cannot write {whole}: {error}; make room and resume, the run goes on"
+            ) from error
+
+    def _take_over(self) -> None:
+        """Measure what was written, averaged and in float16, and nothing else."""
+        found = load_file(self._folder / MODEL / "model.safetensors")
+        for name, parameter in self._parts.model.named_parameters():
+            parameter.data.copy_(found[name])
+
+    def _made(self) -> str:
+        """The candidate that this run has made already, "" for none."""
+        for entry in self._registry.entries():
+            if entry.manifest is not None and (
+                entry.manifest.config.get("run") == self._folder.name
+            ):
+                return entry.id
+        return ""
+
+    def _said(self, line: str) -> str:
+        status = self._board.status
+        self._board.at(status.stage, status.step, status.of, line)
+        return line
+
+
+def _steps(line: str) -> tuple[int, int]:
+    """(n, m) of a line that begins "step n/m"; (0, 0) of others."""
+    head = line.removeprefix("step ").partition(",")[0]
+    done, slash, whole = head.partition("/")
+    known = slash and line.startswith("step ") and done.isdigit() and whole.isdigit()
+    return (int(done), int(whole)) if known else (0, 0)
+
+
+def _tupled(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in row.items()}

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from assistant.policy import quote
+from assistant.prompt import ABSTAIN, mark_of, render
+from assistant.schema import PolicyCard, Sampling
+from rlhf import _loop_status as status
+from rlhf._loop_gates import Network, Served
+from rlhf._loop_tasks import of_lesson, of_prompt, of_sample, read_back
+from rlhf.errors import Cancelled, Diverged, TrainingError
+from rlhf.preferences import PreferenceStore
+from rlhf.schema import Rollout, Sample
+from tests.assistant import quoters
+from tests.rlhf.conftest import make_feedback, make_record
+from tests.rlhf.cycle_parts import FAST, LAYOUT, WEIGHTS, cycle, lesson, parts, tasks
+
+CARD = PolicyCard("quote", "tiny")
+
+
+def told(home: Path) -> status.Status:
+    """What the newest run says."""
+    found = status.read(status.runs(home)[0])
+    assert found is not None
+    return found
+
+
+def test_a_whole_cycle_on_an_untrained_network_ends_in_a_candidate(tmp_path: Path) -> None:
+    """Every stage is done, and the candidate can be served as it lies in the registry."""
+    home = tmp_path / "data"
+    made, board, store, registry = cycle(home, parts(tmp_path, reward=True))
+    lines = list(made.run())
+    entry = registry.entries()[0]
+    assert entry.manifest is not None
+    assert (board.status.state, board.status.candidate) == ("done", entry.id)
+    assert entry.manifest.gates
+    assert entry.manifest.config["run"] == board.folder.name
+    assert entry.manifest.policy == {"backend": "quote", "model": "."}
+    rows = status.lines(board.folder / status.UPDATES)
+    assert [row["update"] for row in rows] == [0, 1, 2, 3]
+    assert "preference" in rows[0]["terms"]
+    policy = quote.build(quoters.options(registry.folder(entry.id)), quoters.resources())
+    deltas = [*policy.stream(quoters.prompt(), Sampling())]
+    assert deltas[-1].finish in ("stop", "abstain")
+    assert any("2 that a fresh" in line for line in lines)
+    assert registry.pointer().live is None
+    store.close()
+
+
+def test_without_comparisons_the_reward_is_what_is_known(tmp_path: Path) -> None:
+    """No reward model is trained, the reason says how many comparisons are missing."""
+    made, board, _, registry = cycle(tmp_path / "data", parts(tmp_path))
+    lines = list(made.run())
+    assert any("2 more are needed" in line and "alone" in line for line in lines)
+    terms = status.lines(board.folder / status.UPDATES)[0]["terms"]
+    assert "right" in terms
+    assert "preference" not in terms
+    manifest = registry.entries()[0].manifest
+    assert manifest is not None
+    named = {gate.name: gate for gate in manifest.gates}
+    assert named["reward_accuracy"].passed
+    assert named["win_rate"].reason
+
+
+def test_with_nothing_to_tell_answers_apart_no_run_begins(tmp_path: Path) -> None:
+    """Neither labels nor a reward model, or no prompts at all: the reason is said."""
+    unknown = [replace(task, answerable=None) for task in tasks(4)]
+    made, board, _, _ = cycle(tmp_path / "data", parts(tmp_path, tasks=unknown))
+    with pytest.raises(TrainingError, match="no answer would be better"):
+        list(made.run())
+    assert (board.status.state, board.status.stage) == ("failed", "preferences")
+    made, board, _, _ = cycle(tmp_path / "other", parts(tmp_path, tasks=[]))
+    with pytest.raises(TrainingError, match="no prompts"):
+        list(made.run())
+    assert "no prompts" in board.status.reason
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """What a run's policy holds."""
+    return load_file(folder / "policy" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """Weights of a run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    made, board, store, _ = cycle(folder / "data", parts(folder, reward=True))
+    list(made.run())
+    store.close()
+    return weights(board.folder)
+
+
+@pytest.mark.parametrize(
+    "ask", [("preferences", 0), ("reward", 0), ("ppo", 2), ("gates", 3), ("candidate", 0)]
+)
+def test_a_run_cancelled_at_any_stage_goes_on_to_the_same_end(
+    tmp_path: Path, ask: tuple[str, int], uninterrupted: dict[str, torch.Tensor]
+) -> None:
+    """Weights are the same to the bit, and there is one candidate, made once."""
+    home = tmp_path / "data"
+    made, board, _, registry = cycle(home, parts(tmp_path, reward=True), ask=ask)
+    with pytest.raises(Cancelled, match=ask[0]):
+        list(made.run())
+    assert (told(home).state, told(home).stage) == ("cancelled", ask[0])
+    assert status.unfinished(home) == board.folder
+    assert registry.entries() == []
+    again, board, _, registry = cycle(home, parts(tmp_path, reward=True), board.folder)
+    list(again.run())
+    assert told(home).state == "done"
+    assert status.unfinished(home) is None
+    assert len(registry.entries()) == 1
+    found = weights(board.folder)
+    assert all(torch.equal(uninterrupted[name], found[name]) for name in found)
+
+
+def test_a_run_that_fails_after_its_candidate_makes_no_second_one(tmp_path: Path) -> None:
+    """The registry knows the run, so the stage can be done again."""
+    made, board, _, registry = cycle(tmp_path / "data", parts(tmp_path))
+    list(made.run())
+    again, board, _, registry = cycle(tmp_path / "data", parts(tmp_path), board.folder)
+    list(again.run())
+    assert [e.id for e in registry.entries()] == [board.status.candidate]
+
+
+def test_a_run_that_diverges_leaves_what_answers_alone(tmp_path: Path) -> None:
+    """It stops with its reason; no candidate, no pointer, no half of a policy."""
+    wild = FAST.model_copy(update={"most_kl": 1e-6, "least_kl": -1e6, "rate": 0.5, "updates": 12})
+    made, board, _, registry = cycle(tmp_path / "data", parts(tmp_path), ppo=wild)
+    with pytest.raises(Diverged):
+        list(made.run())
+    assert board.status.state == "failed"
+    assert "KL" in board.status.reason
+    assert registry.entries() == []
+    assert registry.pointer().live is None
+    assert not (board.folder / "policy").exists()
+
+
+def test_a_reward_that_is_not_finite_stops_the_run(tmp_path: Path) -> None:
+    """The reason names it, and nothing is made."""
+
+    class Broken:
+        def __call__(
+            self, tasks: Sequence[object], rollouts: Sequence[Rollout]
+        ) -> dict[str, list[float]]:
+            return {"right": [float("nan")] * len(rollouts)}
+
+    made, board, _, registry = cycle(tmp_path / "data", parts(tmp_path, judge=lambda own: Broken()))
+    with pytest.raises(TrainingError):
+        list(made.run())
+    assert board.status.state == "failed"
+    assert board.status.reason
+    assert registry.entries() == []
+
+
+def test_a_run_learns_what_is_right(tmp_path: Path) -> None:
+    """Where the first sentence answers, right answers become more frequent."""
+    made = [of_lesson(lesson(n, right=(0,)), WEIGHTS["en"], LAYOUT) for n in range(8)]
+    settings = FAST.model_copy(update={"updates": 16, "episodes": 24, "beta": 0.01, "rate": 2e-2})
+    run, board, _, _ = cycle(tmp_path / "data", parts(tmp_path, tasks=made), ppo=settings)
+    list(run.run())
+    rows = status.lines(board.folder / status.UPDATES)
+    before, after = (sum(r["terms"]["right"] for r in some) / 5 for some in (rows[:5], rows[-5:]))
+    assert after > before + 0.2
+
+
+def test_a_run_does_not_go_on_with_other_prompts(tmp_path: Path) -> None:
+    """What somebody had erased since must not be learnt on under the old plan's name."""
+    home = tmp_path / "data"
+    made, board, _, _ = cycle(home, parts(tmp_path), ask=("ppo", 1))
+    with pytest.raises(Cancelled):
+        list(made.run())
+    again, board, _, _ = cycle(home, parts(tmp_path, tasks=tasks(11)), board.folder)
+    with pytest.raises(TrainingError, match="start a new run"):
+        list(again.run())
+
+
+def test_a_trained_reward_model_is_trained_once(tmp_path: Path) -> None:
+    """With enough comparisons it is trained into the run's folder, and not again on resuming."""
+    home, calls = tmp_path / "data", []
+
+    def train(folder: Path) -> Iterator[str]:
+        calls.append(folder)
+        yield "step 1/2, loss 0.7"
+        yield "step 2/2, loss 0.6"
+
+    home.mkdir()
+    store = PreferenceStore(home / "preferences.db")
+    for number in range(40):
+        turn, user = f"t{number}", f"user{number}"
+        for side, text in enumerate(("Fact 1 [1].", "Fact 1, at length [1].")):
+            store.add_turn(make_record(turn, f"{turn}-{side}", user, text, position=side))
+        pick = {"candidate_ids": (f"{turn}-0", f"{turn}-1"), "value": 0}
+        store.add_feedback(make_feedback("ab_pick", turn, user, **pick))
+    store.close()
+    values = {"train_reward": train}
+    made, board, _, _ = cycle(home, parts(tmp_path, reward=True, **values), ask=("ppo", 1))
+    with pytest.raises(Cancelled):
+        list(made.run())
+    again, board, _, registry = cycle(home, parts(tmp_path, reward=True, **values), board.folder)
+    list(again.run())
+    assert calls == [board.folder / "reward"]
+    manifest = registry.entries()[0].manifest
+    assert manifest is not None
+    assert manifest.config["reward"] == "trained"
+
+
+def test_only_one_run_is_at_work(tmp_path: Path) -> None:
+    """A second one is told so."""
+    with status.alone(tmp_path), pytest.raises(TrainingError, match="another run"):  # noqa: SIM117
+        with status.alone(tmp_path):
+            pass
+
+
+def test_a_run_whose_process_is_gone_was_interrupted(tmp_path: Path) -> None:
+    """The state follows from the process, not from what it said last."""
+    folder = status.new(tmp_path)
+    board = status.Board(folder)
+    assert status.state(folder, board.status) == "running"
+    (folder / status.CANCEL).touch()
+    assert status.state(folder, board.status) == "cancelling"
+    gone = replace(board.status, pid=2**22 + 12345)
+    assert status.state(folder, gone) == "interrupted"
+    assert gone.pid != os.getpid()
+
+
+def test_a_disk_that_is_full_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run fails with the reason; what was saved before stays."""
+    made, board, _, _ = cycle(tmp_path / "data", parts(tmp_path))
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError("no space left on device")
+
+    run = made.run()
+    next(run)
+    monkeypatch.setattr("rlhf._durable.write", full)
+    with pytest.raises((TrainingError, OSError)):
+        list(run)
+    monkeypatch.undo()
+    assert json.loads((board.folder / status.STATUS).read_text())["state"] == "running"
+
+
+def test_a_logged_prompt_is_read_back_as_it_was_shown(tmp_path: Path) -> None:
+    """Passages, titles and the question, without marks; what holds none gives no task."""
+    shown = quoters.prompt()
+    made = render(shown.question, shown.passages, (), "en", mark=mark_of("t9"))
+    sample = Sample("prompt", made.messages, turn="t9", user="u", language="en")
+    found = read_back(sample)
+    assert found is not None
+    assert found.question == shown.question
+    assert [p.chunk.text for p in found.passages] == [p.chunk.text for p in shown.passages]
+    assert found.passages[0].title == shown.passages[0].title
+    task = of_sample(sample, quoters.ranker(), LAYOUT)
+    assert task is not None
+    assert (task.id, task.user, task.answerable) == ("turn:t9", "u", None)
+    empty = render("Why?", (), (), "en", mark=mark_of("t9"))
+    assert of_sample(replace(sample, prompt=empty.messages), quoters.ranker(), LAYOUT) is None
+
+
+def test_both_sides_of_the_gates_answer_as_they_are_served() -> None:
+    """The network's fast way and the policy's own stream quote the same."""
+    policy = quote.Quote(quoters.network(), LAYOUT, quoters.ranker(), {}, -1.0, CARD)
+    for question in ("When was valve 3 replaced?", "Who records?"):
+        shown = quoters.prompt(question)
+        task = of_prompt(shown, quoters.ranker(), LAYOUT, "x")
+        assert task is not None
+        task = replace(task, passages=shown.passages)
+        fast = Network(quoters.network(), LAYOUT, {}).answer(task)
+        slow = Served(policy).answer(task)
+        assert (ABSTAIN in fast) == (ABSTAIN in slow)
+        for text in task.texts:
+            assert (text in fast) <= (text in slow)
