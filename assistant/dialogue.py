@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 from typing import Unpack
 
 from assistant import context, lookup, quarantine, steps
@@ -105,33 +106,39 @@ class Assistant(Asynchronous):
         readers: frozenset[str] | None = None,
         history: Sequence[Message] | None = None,
         stopped: Callable[[], bool] | None = None,
+        keep: bool = True,
+        wish: Wish = Wish(),
     ) -> Generator[Event, None, None]:
         """Answer `text`; yields steps, text as it is released, and the reply, last.
 
         `readers` are the names (the user and their groups) that documents with an access list are
         open to; None: access lists are not looked at. `history` is what was said before where the
         caller keeps the conversation, and takes the place of the stored turns. `stopped` is asked
-        at each piece of the policy's; once it is True, nothing of the turn is stored.
+        at each piece of the policy's; once it is True, nothing of the turn is stored. With `keep`
+        False nothing is stored either way, and `conversation_id` is not looked at.
 
         Raises:
             ConversationNotFound: no such conversation of this user.
             TurnStopped: `stopped` said so.
         """
         text = text.encode(errors="replace").decode()  # half a surrogate pair cannot be stored
-        conversation = self._memory.open(conversation_id, user_id, text)
+        opened = self._memory.open(conversation_id, user_id, text) if keep else ""
+        conversation = opened or uuid4().hex
         with self._serving(conversation) as parts:
-            sampling = _sampling(parts, variant=0)
+            sampling = wish.laid_over(_sampling(parts, wish.variant))
             state = State(
                 text, conversation, user_id, language, surface, consent, sampling, readers, stopped
             )
-            state.history = self._memory.turns(conversation, user_id)
+            state.history = self._memory.turns(conversation, user_id) if keep else []
             if history is not None:
                 told = retold(history, parts.guard, language)
                 state.history = _known(told, state.history)
             yield from self._run(state, parts)
             reply = reply_of(state, parts)
-            self._memory.add(Turn(reply.turn_id, conversation, text, reply, time.time()), user_id)
-            self._log(state, parts, reply, position=0)
+            if keep:
+                turn = Turn(reply.turn_id, conversation, text, reply, time.time())
+                self._memory.add(turn, user_id)
+            self._log(state, parts, reply, position=wish.variant)
         yield Event("reply", reply=reply)
 
     def reply(self, text: str, **asked: Unpack[Asked]) -> Reply:
@@ -366,16 +373,6 @@ def _sampling(parts: Parts, variant: int) -> Sampling:
         variant=variant,
         seconds=policy.seconds,
     )
-
-
-def _wished(sampling: Sampling, wish: Wish) -> Sampling:
-    given = {
-        "temperature": wish.temperature,
-        "top_p": wish.top_p or None,
-        "max_tokens": wish.max_tokens and min(wish.max_tokens, sampling.max_tokens),
-        "seed": wish.seed and wish.seed + wish.variant,
-    }
-    return replace(sampling, **{name: v for name, v in given.items() if v is not None})
 
 
 def _known(told: Sequence[Turn], stored: Sequence[Turn]) -> list[Turn]:

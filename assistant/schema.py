@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
 from retrieval.schema import Older, Passage
@@ -48,6 +48,17 @@ class Wish:
     max_tokens: int | None = None
     seed: int | None = None
     variant: int = 0
+
+    def laid_over(self, sampling: Sampling) -> Sampling:
+        """The sampling as wished; no more tokens than it had."""
+        most = sampling.max_tokens
+        return replace(
+            sampling,
+            temperature=sampling.temperature if self.temperature is None else self.temperature,
+            top_p=self.top_p or sampling.top_p,
+            max_tokens=min(self.max_tokens or most, most),
+            seed=sampling.seed if self.seed is None else self.seed + self.variant,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +264,8 @@ class Asked(TypedDict, total=False):
     readers: frozenset[str] | None
     history: Sequence[Message] | None
     stopped: Callable[[], bool] | None
+    keep: bool
+    wish: Wish
 
 
 @dataclass(frozen=True, slots=True)

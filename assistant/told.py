@@ -48,9 +48,7 @@ def _pairs(messages: Sequence[Message]) -> list[tuple[str, str]]:
     ]
 
 
-def _turn(
-    asked: str, answered: str, understood: Understanding, stopped: bool
-) -> Turn:
+def _turn(asked: str, answered: str, understood: Understanding, stopped: bool) -> Turn:
     outcome: Outcome = "refused" if stopped else "answered"
     reply = Reply(
         turn_id="",

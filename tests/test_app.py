@@ -26,8 +26,8 @@ from rlhf.preferences import PreferenceStore
 
 WIDGET = "# Widget\n\nThe widget costs 40 euros. It was made in Lyon.\n"
 COMMANDS = set(
-    "chat ask ingest sync status appeal review hazards forget forget-user train".split()
-) | {name.replace("_", "-") for name in menu.available("rlhf.commands")}
+    "chat serve ask ingest sync status appeal review hazards forget forget-user train".split()
+) | {name.replace("_", "-") for _, name in app.COMMANDS}
 
 
 class Ran(NamedTuple):

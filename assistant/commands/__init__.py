@@ -1,0 +1,1 @@
+"""Commands about the assistant; a file each, with HELP, `arguments` and `run`."""

@@ -1,0 +1,144 @@
+"""The HTTP API as a web application, and its server."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from assistant.config import Settings
+from assistant.dialogue import Assistant
+from assistant.errors import ConfigError
+from assistant.server import chat, errors, models
+from assistant.server.admission import Admission
+from assistant.server.base import Server
+from assistant.server.engine import Engine
+from assistant.server.gate import Gate
+from assistant.server.keys import FILE, KeyStore
+from assistant.server.listen import listen, run
+from assistant.server.records import FILE as RECORDS
+from assistant.server.records import Records
+from assistant.ui.middleware import is_loopback
+
+logger = logging.getLogger(__name__)
+
+ROUTERS = (chat.router, models.router)
+
+
+def create_app(assistant: Assistant, settings: Settings) -> FastAPI:
+    """The API over an assistant; it opens its own databases in the home, and closes them.
+
+    The assistant stays the caller's.
+    """
+    server = open_server(assistant, settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            server.engine.close()
+            server.records.close()
+            server.keys.close()
+
+    app = FastAPI(
+        title="plumbline",
+        version="1",
+        summary="Answers from your documents, cited and moderated, as OpenAI's API gives them.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        responses=errors.RESPONSES,
+        redirect_slashes=False,
+    )
+    app.state.server = server
+    errors.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_middleware(Gate, settings=settings, keys=server.keys)
+    _describe(app)
+    return app
+
+
+def open_server(assistant: Assistant, settings: Settings) -> Server:
+    """The parts of a server, with its databases in the settings' home."""
+    own, home = settings.server, settings.home
+    records = Records(home / RECORDS)
+    records.purge(own.keep_days)
+    return Server(
+        assistant,
+        settings,
+        KeyStore(home / FILE),
+        records,
+        Admission(own),
+        Engine(own.workers, own.seconds),
+        int(time.time()),
+    )
+
+
+def check(settings: Settings) -> None:
+    """See that strangers cannot come in.
+
+    Raises:
+        ConfigError: the address is not this computer's own, and no key was made.
+    """
+    host = settings.server.host
+    if is_loopback(host):
+        return
+    path = settings.home / FILE
+    if not _has_key(path):
+        raise ConfigError(
+            f"server.host {host!r} can be reached by others, and there is no key; make one with "
+            "`keys create NAME`, or leave server.host at 127.0.0.1"
+        )
+
+
+def serve(assistant: Assistant, settings: Settings, on_ready: Callable[[str], None]) -> None:
+    """Serve the API until interrupted; `on_ready` gets its address once it answers.
+
+    Raises:
+        ConfigError: the address or the port cannot be used, or no key guards it.
+    """
+    check(settings)
+    listener, address = listen(settings.server.host, settings.server.port)
+    config = uvicorn.Config(
+        create_app(assistant, settings),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=15,
+        timeout_graceful_shutdown=5,
+    )
+    run(config, listener, lambda: on_ready(address + "v1"))
+
+
+def _has_key(path: Path) -> bool:
+    if not path.exists():
+        return False
+    keys = KeyStore(path)
+    try:
+        return any(card.alive for card in keys.cards())
+    finally:
+        keys.close()
+
+
+def _describe(app: FastAPI) -> None:
+    """Say in the OpenAPI description how a key is sent."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        made = plain()
+        schemes = made.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["key"] = {"type": "http", "scheme": "bearer"}
+        made["security"] = [{"key": []}]
+        return made
+
+    app.openapi = described  # type: ignore[method-assign] # FastAPI's own way to extend it

@@ -1,0 +1,109 @@
+"""What the routes share: the parts of one server, and how a request reaches them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+from fastapi import Request
+
+from assistant.config import Settings
+from assistant.dialogue import Assistant
+from assistant.server.admission import Admission, Ticket
+from assistant.server.engine import Engine
+from assistant.server.errors import ApiError
+from assistant.server.keys import KeyStore
+from assistant.server.principal import Principal
+from assistant.server.records import Records
+
+T = TypeVar("T")
+
+#: The names under which the parts of this server are models.
+CHAT, SOURCES, TASKS = "plumbline", "plumbline-sources", "plumbline-tasks"
+EMBED, MODERATE = "plumbline-embed", "plumbline-moderation"
+MODELS = (CHAT, SOURCES, TASKS, EMBED, MODERATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server's parts."""
+
+    assistant: Assistant
+    settings: Settings
+    keys: KeyStore
+    records: Records
+    admission: Admission
+    engine: Engine
+    started: int
+
+    def model(self, name: str) -> str:
+        """A model's name, where there is one.
+
+        Raises:
+            ApiError: there is none.
+        """
+        if name not in (*MODELS, *self.settings.server.models):
+            raise ApiError(
+                404,
+                f"The model {name[:80]!r} does not exist; /v1/models lists those that do.",
+                "model_not_found",
+                "model",
+            )
+        return name
+
+
+def server_of(request: Request) -> Server:
+    """The server that a request came to."""
+    server = request.app.state.server
+    assert isinstance(server, Server)
+    return server
+
+
+async def present(request: Request, work: Awaitable[T]) -> T:
+    """The outcome of `work`, which is cancelled as soon as the client has gone.
+
+    Raises:
+        ApiError: the client has gone; nobody reads this.
+    """
+    found: list[T] = []
+
+    async def watch(cancel: Callable[[], None]) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        cancel()
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch, group.cancel_scope.cancel)
+            found.append(await work)
+            group.cancel_scope.cancel()
+    except BaseExceptionGroup as errors:
+        raise _only(errors) from None
+    if not found:
+        raise ApiError(408, "The client has gone.")
+    return found[0]
+
+
+async def worked(
+    request: Request, who: Principal, tokens: int, work: Callable[[], T]
+) -> tuple[T, Ticket]:
+    """What `work` returns, made by a worker like an answer is; ends early with its client."""
+    server = server_of(request)
+
+    def once(_stopped: Callable[[], bool]) -> Iterator[T]:
+        yield work()
+
+    async def run() -> tuple[T, Ticket]:
+        ticket = await server.admission.enter(who, tokens)
+        job = server.engine.start(once, ticket)
+        found = [item async for item in job.items()]
+        return found[0], ticket
+
+    return await present(request, run())
+
+
+def _only(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = errors.exceptions[0]
+    return _only(first) if isinstance(first, BaseExceptionGroup) else first

@@ -1,0 +1,57 @@
+"""A socket that listens, and a server that says when it answers."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from assistant.errors import ConfigError
+
+
+def listen(host: str, port: int) -> tuple[socket.socket, str]:
+    """A listening socket, and its address as a URL that ends in a slash.
+
+    Raises:
+        ConfigError: the address or the port cannot be used.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(512)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} on {host} is taken by another program; "
+                "set server.port to another number, or to 0 for any free one"
+            ) from error
+        raise ConfigError(
+            f"cannot listen on {host}:{port} ({error.strerror}); check server.host and server.port"
+        ) from error
+    name = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+    port = listener.getsockname()[1]
+    return listener, f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/"
+
+
+def run(config: uvicorn.Config, listener: socket.socket, on_ready: Callable[[], None]) -> None:
+    """Serve until interrupted."""
+    Announcing(config, on_ready).run(sockets=[listener])
+
+
+class Announcing(uvicorn.Server):
+    """A server that calls `on_ready` once it answers."""
+
+    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_ready()

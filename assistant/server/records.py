@@ -1,0 +1,128 @@
+"""What is kept of an answer so that its id means something later: whose it is, and its citations.
+
+No words of the user lie here. Every method takes whose the answer is; somebody else's does not
+exist. Rows older than the settings say are deleted when the server starts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from pydantic import TypeAdapter
+
+from assistant.schema import Citation, Reply
+from retrieval import sqlite
+
+FILE = "responses.db"
+DAY = 86_400.0
+_metadata = sa.MetaData()
+RESPONSE = sa.Table(
+    "response",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("owner", sa.String, nullable=False, index=True),
+    sa.Column("conversation_id", sa.String, nullable=False, index=True),
+    sa.Column("turn_ids", sa.String, nullable=False),
+    sa.Column("candidate_ids", sa.String, nullable=False),
+    sa.Column("stored", sa.Boolean, nullable=False),
+    sa.Column("citations", sa.Text, nullable=False),
+    sa.Column("created", sa.Float, nullable=False, index=True),
+)
+_citations = TypeAdapter(tuple[tuple[Citation, ...], ...])
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer that was given. One turn, candidate and list of citations a choice.
+
+    `stored` says whether the turn lies in the memory of conversations too.
+    """
+
+    id: str
+    owner: str
+    conversation_id: str
+    turn_ids: tuple[str, ...]
+    candidate_ids: tuple[str, ...]
+    stored: bool
+    citations: tuple[tuple[Citation, ...], ...]
+    created: float
+
+
+class Records:
+    """The database of answers. Safe for several threads."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
+        sqlite.prepare(self._engine)
+        self._writer = self._engine.execution_options(begin="IMMEDIATE")
+        _metadata.create_all(self._writer)
+
+    def add(self, response_id: str, owner: str, replies: Sequence[Reply], *, stored: bool) -> None:
+        """Keep an answer of `owner`."""
+        with self._writer.begin() as connection:
+            connection.execute(
+                sa.insert(RESPONSE).values(
+                    id=response_id,
+                    owner=owner,
+                    conversation_id=replies[0].conversation_id,
+                    turn_ids=" ".join(r.turn_id for r in replies),
+                    candidate_ids=" ".join(r.candidate_id for r in replies),
+                    stored=stored,
+                    citations=_citations.dump_json(tuple(r.citations for r in replies)).decode(),
+                    created=time.time(),
+                )
+            )
+
+    def get(self, response_id: str, owner: str) -> Response | None:
+        """The answer of that id, where it is this owner's."""
+        query = sa.select(RESPONSE).where(RESPONSE.c.id == response_id, RESPONSE.c.owner == owner)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        if row is None:
+            return None
+        return Response(
+            row.id,
+            row.owner,
+            row.conversation_id,
+            tuple(row.turn_ids.split()),
+            tuple(row.candidate_ids.split()),
+            row.stored,
+            _citations.validate_json(row.citations),
+            row.created,
+        )
+
+    def forget_conversation(self, conversation_id: str, owner: str) -> None:
+        """Delete the answers of a conversation of this owner."""
+        c = RESPONSE.c
+        self._delete((c.conversation_id == conversation_id) & (c.owner == owner))
+
+    def forget(self, owner: str) -> None:
+        """Delete every answer of this owner."""
+        self._delete(RESPONSE.c.owner == owner)
+
+    def purge(self, days: float) -> None:
+        """Delete answers older than this."""
+        self._delete(RESPONSE.c.created < time.time() - days * DAY)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def _delete(self, which: sa.ColumnElement[bool]) -> None:
+        with self._writer.begin() as connection:
+            connection.execute(sa.delete(RESPONSE).where(which))
+
+
+def forget(home: Path, owner: str) -> None:
+    """Delete every answer of this owner in a home, where there is a database of them."""
+    if (home / FILE).exists():
+        records = Records(home / FILE)
+        try:
+            records.forget(owner)
+        finally:
+            records.close()
