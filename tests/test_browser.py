@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -22,10 +22,12 @@ import uvicorn
 
 from assistant.build import build_assistant
 from assistant.config import Settings
-from assistant.errors import AssistantError
+from assistant.errors import AssistantError, TrainerError
 from assistant.schema import Feedback
+from assistant.training import Trainer
 from assistant.ui.app import create_app
 from assistant.ui.base import AssistantLike
+from tests.assistant.trainer_double import WAITING, TrainerDouble, points
 from tests.assistant.ui_double import Double
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -119,13 +121,16 @@ def browser() -> Iterator[Any]:
 
 
 def _run(
-    assistant: AssistantLike, home: Path, feedback: list[Feedback]
+    assistant: AssistantLike,
+    home: Path,
+    feedback: list[Feedback],
+    trainer: Trainer | None = None,
 ) -> Generator[Site, None, None]:
     settings = Settings(home=home)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     server = uvicorn.Server(
-        uvicorn.Config(create_app(assistant, settings), log_level="warning", lifespan="on")
+        uvicorn.Config(create_app(assistant, settings, trainer), log_level="warning", lifespan="on")
     )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
@@ -182,7 +187,10 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         page.on("pageerror", lambda error: watch.note(str(error)))
         opened.append((context, watch))
         page.goto(site.address + path)
-        _settled(page)
+        if "p=train" in path:
+            page.wait_for_selector(".pl-ready #pl-train .pl-train")
+        else:
+            _settled(page)
         return page
 
     yield open_page
@@ -547,3 +555,98 @@ def test_the_server_says_when_it_is_ready_and_ends_when_asked(tmp_path: Path, ro
         assert httpx.get(address).status_code == 200
         process.send_signal(signal.SIGINT)
         process.wait(15)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Iterator[tuple[Site, TrainerDouble]]:
+    """The chat beside a trainer with everything to show."""
+    double, assistant = TrainerDouble.full(), Double.with_guide()
+    running = _run(assistant, tmp_path / "home", assistant.feedback, double)
+    yield next(running), double
+    running.close()
+
+
+def _to_training(page: Any) -> None:
+    page.click('[data-action="show-train"]')
+    page.wait_for_selector("#pl-train .pl-train")
+
+
+def test_training_is_watched_and_steered(
+    trainer: tuple[Site, TrainerDouble], visit: Callable[..., Any]
+) -> None:
+    """Plots that follow the run, a promotion after a second thought, a blind pick, and back."""
+    site, double = trainer
+    page, expect = visit(site), playwright.expect
+    _to_training(page)
+    assert "p=train" in page.url
+    expect(page.locator("#pl-composer")).to_be_hidden()
+    expect(page.locator("#pl-run svg")).to_have_count(2)
+    page.click("#pl-run .pl-fold-numbers summary")
+    double.curve = points(33)
+    expect(page.locator("#pl-run")).to_contain_text("After 33 updates")
+    expect(page.locator("#pl-run .pl-fold-numbers table")).to_be_visible()
+    colour = page.eval_on_selector("#pl-run .pl-main-line", "e => getComputedStyle(e).stroke")
+    assert colour == "rgb(15, 107, 92)"
+
+    verb = page.locator(f'.pl-candidate:has-text("{WAITING}") [data-action="open-promote"]').first
+    verb.click()
+    expect(page.locator('[data-form="promote"]:visible [data-action="promote"]')).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(verb).to_be_focused()
+    assert double.calls == []
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    expect(page.locator("#pl-candidates .pl-note")).to_be_focused()
+    assert double.calls == [("promote", WAITING, "page")]
+    expect(page.locator(".pl-candidate.pl-is-live .pl-code")).to_have_text(WAITING)
+
+    double.found[0] = replace(double.found[0], state="failed", ended=1.0, reason="no room")
+    expect(page.locator("#pl-run")).to_contain_text("no room")
+    expect(page.locator('.pl-hidden[aria-live="polite"]')).to_have_text("Run failed: Policy")
+    page.reload()
+    page.wait_for_selector("#pl-train .pl-train")
+    page.click('[data-action="show-chat"]')
+    expect(page.locator("#pl-composer")).to_be_visible()
+    assert "p=train" not in page.url
+
+
+def test_answers_are_picked_blind(
+    trainer: tuple[Site, TrainerDouble], visit: Callable[..., Any]
+) -> None:
+    """By keyboard: a pick, then the next question has the focus; a refusal is said, not hidden."""
+    site, double = trainer
+    page, expect = visit(site, "?p=train"), playwright.expect
+    page.focus('#pl-blind [data-action="judge"][data-value="0"]')
+    page.keyboard.press("Enter")
+    expect(page.locator("#pl-blind .pl-question")).to_contain_text("年假")
+    expect(page.locator("#pl-blind .pl-question")).to_be_focused()
+    verb, pair, choice, first, who = double.calls[0]
+    assert (verb, pair, who) == ("pick", "pair-1", "page")
+    assert choice == first
+    double.refuse = TrainerError("pair-2 was judged elsewhere", "gone")
+    page.click('#pl-blind [data-action="judge"][data-value="-1"]')
+    expect(page.locator("#pl-blind .pl-note")).to_contain_text("judged elsewhere")
+
+
+@pytest.mark.parametrize("locale", ["en-US", "zh-CN"])
+def test_training_fits_a_phone(
+    trainer: tuple[Site, TrainerDouble], visit: Callable[..., Any], locale: str
+) -> None:
+    """At 390 pixels only the table of the gates scrolls sideways, by itself."""
+    site, _ = trainer
+    page = visit(site, "?p=train", locale=locale, viewport={"width": 390, "height": 844})
+    assert _wide(page)[0] <= 390
+    page.click('[data-action="open-promote"] >> nth=0')
+    assert _wide(page)[0] <= 390
+    box = page.locator(".pl-wide:visible").first
+    assert box.get_attribute("tabindex") == "0"
+    assert box.evaluate("e => e.scrollWidth > e.clientWidth")
+
+
+def test_without_a_trainer_the_page_says_so(site: Site, visit: Callable[..., Any]) -> None:
+    """The way to it is there, and behind it stands why nothing can be trained."""
+    page = visit(site)
+    _to_training(page)
+    playwright.expect(page.locator("#pl-train")).to_contain_text("without a trainer")
+    page.click("#pl-new")
+    playwright.expect(page.locator("#pl-composer")).to_be_visible()

@@ -18,6 +18,7 @@ from assistant.ui.layout import Play, Updates
 from assistant.ui.render_chat import ASK_WHY, REASONS
 from assistant.ui.shelf import Shelf
 from assistant.ui.state import View
+from assistant.ui.train import VERBS, Train
 from assistant.ui.turns import Turns
 
 _MAX_TITLE = 120
@@ -32,6 +33,8 @@ class Call:
     turn: str = ""
     conversation: str = ""
     root: str = ""
+    target: str = ""
+    token: str = ""
     text: str = ""
     value: int = 0
     reasons: tuple[str, ...] = ()
@@ -47,7 +50,7 @@ def read(message: str) -> Call | None:
         return None
     words = {
         name: raw[name][:_MAX_TEXT]
-        for name in ("turn", "conversation", "root", "text")
+        for name in ("turn", "conversation", "root", "target", "token", "text")
         if isinstance(raw.get(name), str)
     }
     given = raw.get("reasons")
@@ -62,6 +65,7 @@ class Actions:
         self.desk = desk
         self.turns = turns
         self.shelf = shelf
+        self.train = Train(desk)
 
     def run(self, message: str, view: View, consent: bool, request: gr.Request) -> Play:
         """Do what the page asks for."""
@@ -77,6 +81,12 @@ class Actions:
             yield {}
         elif call.action == "remove" and call.root:
             yield from self.shelf.remove(call.root, view)
+        elif call.action in ("show-chat", "show-train"):
+            yield self.train.show("train" if call.action == "show-train" else "chat", view)
+        elif call.action in VERBS:
+            yield self.train.do(call.action, call.target, view)
+        elif call.action == "judge":
+            yield self.train.judge(call.target, call.token, call.value, view)
         else:
             yield {}
 
@@ -91,6 +101,7 @@ class Actions:
         yield {
             **self.desk.draw(view),
             **self.desk.draw_side(view),
+            **self.desk.draw_train(view),
             self.desk.page.live: "",
             **self.turns.ready(view),
         }
@@ -102,7 +113,8 @@ class Actions:
             return
         if call.action == "open":
             view = View(language=view.language, conversation_id=given)
-            yield {**desk.draw(view), **desk.draw_side(view), desk.page.live: ""}
+            shown = {**desk.draw(view), **desk.draw_side(view), **desk.draw_train(view)}
+            yield {**shown, desk.page.live: ""}
             return
         title = " ".join(call.text.split())[:_MAX_TITLE]
         if call.action == "delete":

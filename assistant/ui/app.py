@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 
 from assistant.config import Settings
 from assistant.errors import ConfigError
+from assistant.training import Trainer
 from assistant.ui.base import AssistantLike
 from assistant.ui.middleware import Shield, is_loopback
 from assistant.ui.theme import build_theme
@@ -26,17 +27,21 @@ _HERE = Path(__file__).resolve().parent
 _ASSETS = {
     "page.js": "text/javascript",
     "style.css": "text/css",
+    "train.css": "text/css",
     "favicon.svg": "image/svg+xml",
 }
 _HEAD = (
     '<link rel="stylesheet" href="/plumbline/style.css">'
+    '<link rel="stylesheet" href="/plumbline/train.css">'
     '<script src="/plumbline/page.js"></script>'
     '<link rel="icon" type="image/svg+xml" href="/plumbline/favicon.svg">'
     '<meta name="color-scheme" content="light dark">'
 )
 
 
-def create_app(assistant: AssistantLike, settings: Settings) -> FastAPI:
+def create_app(
+    assistant: AssistantLike, settings: Settings, trainer: Trainer | None = None
+) -> FastAPI:
     """The chat at `/`, with strict headers on every response and foreign requests refused."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -44,7 +49,7 @@ def create_app(assistant: AssistantLike, settings: Settings) -> FastAPI:
     _add_assets(app)
     gr.mount_gradio_app(
         app,
-        build_blocks(assistant, settings),
+        build_blocks(assistant, settings, trainer),
         path="/",
         footer_links=[],
         run_history=False,
@@ -62,8 +67,15 @@ def create_app(assistant: AssistantLike, settings: Settings) -> FastAPI:
     return app
 
 
-def serve(assistant: AssistantLike, settings: Settings, on_ready: Callable[[str], None]) -> None:
+def serve(
+    assistant: AssistantLike,
+    settings: Settings,
+    on_ready: Callable[[str], None],
+    trainer: Trainer | None = None,
+) -> None:
     """Serve the chat until interrupted; `on_ready` gets its address once it answers.
+
+    Without a `trainer` the page on training says that there is none.
 
     Raises:
         ConfigError: the address or the port cannot be used.
@@ -74,7 +86,7 @@ def serve(assistant: AssistantLike, settings: Settings, on_ready: Callable[[str]
     name = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     address = f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/"
     config = uvicorn.Config(
-        create_app(assistant, settings),
+        create_app(assistant, settings, trainer),
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=3,

@@ -22,11 +22,12 @@ from assistant.errors import (
     TurnNotFound,
 )
 from assistant.schema import Excerpt, Reply, Turn
-from assistant.ui import render_chat, render_panel, render_safety, render_side
+from assistant.training import Trainer
+from assistant.ui import render_chat, render_panel, render_safety, render_side, train_page
 from assistant.ui.base import AssistantLike
 from assistant.ui.layout import Page, Play, Updates, relabel
 from assistant.ui.pace import Runs
-from assistant.ui.state import View
+from assistant.ui.state import Lots, View
 from assistant.ui.strings import say
 from retrieval.errors import RetrievalError
 from safety.rates import RateReader
@@ -49,6 +50,8 @@ class Desk:
     asking: Runs = field(default_factory=Runs)
     reading: Runs = field(default_factory=Runs)
     audit: RateReader | None = None
+    trainer: Trainer | None = None
+    lots: Lots = field(default_factory=Lots)
 
     def turns(self, view: View) -> list[Turn]:
         """The conversation on the page, as the database has it now."""
@@ -95,12 +98,27 @@ class Desk:
             logger.error("rates_not_read error=%s", type(error).__name__)
             return render_safety.silent("safety_unread", settings, view.language)
 
+    def draw_train(self, view: View, note: str = "", under: str = "train") -> Updates:
+        """The page on training where it is seen, else its regions empty.
+
+        `note` is a sentence as markup, `under` the region that it stands in.
+        """
+        return self.sheet.draw(view, {under: note})
+
+    @property
+    def sheet(self) -> train_page.Sheet:
+        """The page on training; only for who sits at the computer that runs the assistant."""
+        trainer = self.trainer if self.folders else None
+        why = "train_none" if self.folders else "train_remote"
+        return train_page.Sheet(self.page, trainer, self.settings, self.lots, why)
+
     def draw_all(self, view: View) -> Updates:
         """The whole page."""
         return {
             **relabel(self.page, view.language),
             **self.draw(view),
             **self.draw_side(view),
+            **self.draw_train(view),
             self.page.live: "",
         }
 

@@ -20,6 +20,12 @@ Play = Generator[Updates, None, None]
 
 SIDEBAR_WIDTH = 300
 
+#: The regions of the page on training, from above; they hold nothing while the chat is seen.
+_TRAIN = ("train", "run", "candidates", "blind", "stock")
+
+#: A run at work is looked at this often.
+_PULSE_SECONDS = 3.0
+
 
 @dataclass(frozen=True)
 class Page:
@@ -46,6 +52,14 @@ class Page:
     composer: gr.Textbox
     hint: gr.Markdown
     panel: gr.Markdown
+    places: gr.Markdown
+    train: gr.Markdown
+    run: gr.Markdown
+    candidates: gr.Markdown
+    blind: gr.Markdown
+    stock: gr.Markdown
+    pulse: gr.Timer
+    seen: gr.State
 
     def outputs(self) -> list[Any]:
         """All of them: an event's function names the ones it changes."""
@@ -58,6 +72,7 @@ def build(language: Language, *, folders: bool) -> Page:
         left = _sidebar(language, folders)
     with gr.Row(elem_id="pl-top"):
         status = _html("pl-status")
+        places = _html("pl-places")
         switch = gr.Radio(
             choices=[("中文", "zh"), ("English", "en")],
             value=language,
@@ -70,6 +85,8 @@ def build(language: Language, *, folders: bool) -> Page:
             middle = _chat(language)
         with gr.Column(elem_id="pl-side", min_width=0):
             panel = _html("pl-panel")
+    with gr.Column(elem_id="pl-train-page", min_width=0):
+        below: dict[str, Any] = {name: _html(f"pl-{name}") for name in _TRAIN}
     return Page(
         view=gr.State(View(language=language)),
         bus=gr.Textbox(elem_id="pl-bus", visible="hidden", show_label=False),
@@ -78,6 +95,10 @@ def build(language: Language, *, folders: bool) -> Page:
         panel=panel,
         **left,
         **middle,
+        places=places,
+        pulse=gr.Timer(_PULSE_SECONDS, active=False),
+        seen=gr.State(""),
+        **below,
     )
 
 

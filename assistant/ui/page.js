@@ -4,7 +4,7 @@
   "use strict";
 
   const AGES = 365 * 24 * 3600;
-  const FORMS = { "open-edit": "edit", "open-rename": "rename", "open-delete": "delete", "open-remove": "remove" };
+  const HOSTS = ".pl-turn, .pl-session, .pl-root, [data-host]";
   const find = (selector, root = document) => root.querySelector(selector);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
@@ -44,13 +44,20 @@
 
   /* ---- forms inside our own markup ---- */
   function openForm(button, name) {
-    const host = button.closest(".pl-turn, .pl-session, .pl-root");
+    const host = button.closest(HOSTS);
     const form = host && find(`[data-form="${name}"]`, host);
     if (!form) return;
     const show = form.hidden;
     all("[data-form]", host).forEach((other) => { other.hidden = true; });
     form.hidden = !show;
     if (show) find("textarea, input, button", form)?.focus();
+  }
+
+  /* Closing gives the focus back to the button that opened the form. */
+  function closeForm(form) {
+    form.hidden = true;
+    const opener = find(`[data-action="open-${form.dataset.form}"]`, form.closest(HOSTS) || document);
+    (opener || find("#pl-composer textarea"))?.focus();
   }
 
   function formOf(button) {
@@ -112,25 +119,24 @@
     if (event.target.closest("#pl-new")) closeOnPhone();
     const button = event.target.closest("[data-action]");
     if (!button) return;
-    const { action, turn, conversation, root, value, text } = button.dataset;
+    const { action, turn, conversation, root, target, token, value, text } = button.dataset;
     if (action === "say") return say(text);
     if (action === "copy") return void copy(button);
     if (action === "stop-reading") return send({ action });
-    if (FORMS[action]) return openForm(button, FORMS[action]);
-    if (action === "close-form") { button.closest("[data-form]").hidden = true; return; }
+    if (action.startsWith("open-")) return openForm(button, action.slice(5));
+    if (action === "close-form") return closeForm(button.closest("[data-form]"));
     if (busy()) return;
-    pressed = turn ? { action, turn, value } : null;
+    pressed = turn || target !== undefined || action.startsWith("show-") ? { action, turn, value } : null;
     if (action === "select") scrollSources = true;
     if (action === "open") closeOnPhone();
-    send({ action, turn, conversation, root, value: value ? Number(value) : 0, ...(button.closest("[data-form]") ? formOf(button) : {}) });
+    send({ action, turn, conversation, root, target, token, value: value ? Number(value) : 0, ...(button.closest("[data-form]") ? formOf(button) : {}) });
   });
 
   document.addEventListener("keydown", (event) => {
     const form = event.target.closest?.("[data-form]");
     if (!form) return;
     if (event.key === "Escape") {
-      form.hidden = true;
-      find("#pl-composer textarea")?.focus();
+      closeForm(form);
     } else if (event.key === "Enter" && !event.isComposing && event.target.tagName === "INPUT" && event.target.type === "text") {
       event.preventDefault();
       find("[data-action]", form)?.click();
@@ -147,11 +153,14 @@
     if (event.target.closest("#pl-consent")) remember("plumbline_consent", event.target.checked ? "1" : "0");
   });
 
-  function address(conversation) {
+  function address(conversation, place) {
     const url = new URL(location.href);
-    if ((url.searchParams.get("c") || "") === conversation) return;
-    if (conversation) url.searchParams.set("c", conversation);
-    else url.searchParams.delete("c");
+    const wanted = { c: conversation, p: place === "train" ? place : "" };
+    if (Object.keys(wanted).every((key) => (url.searchParams.get(key) || "") === wanted[key])) return;
+    for (const key in wanted) {
+      if (wanted[key]) url.searchParams.set(key, wanted[key]);
+      else url.searchParams.delete(key);
+    }
     url.hash = "";
     history.replaceState(null, "", url);
   }
@@ -181,8 +190,16 @@
   function restoreFocus() {
     if (!pressed || document.activeElement !== document.body) return;
     const { action, turn } = pressed;
+    if (turn === undefined) return restoreTrain(action);
     const again = all(`[data-turn="${CSS.escape(turn)}"][data-action="${CSS.escape(action)}"]`)[0];
     again?.focus({ preventScroll: true });
+  }
+
+  /* On the page on training a button is often gone once it was pressed: go on where it led. */
+  function restoreTrain(action) {
+    const next = action === "judge" ? "#pl-blind .pl-question" : action.startsWith("show-") ? `[data-action="${action}"]` : "#none";
+    const place = find(next) || find("#pl-train-page .pl-note");
+    if (place) { pressed = null; place.focus(); }
   }
 
   /* What was unfolded stays so when its region is drawn again. */
@@ -207,7 +224,7 @@
       if (!ready) { ready = true; document.documentElement.classList.add("pl-ready"); closeOnPhone(); }
       const lang = root.dataset.lang === "zh" ? "zh-CN" : "en";
       if (document.documentElement.lang !== lang) document.documentElement.lang = lang;
-      address(root.dataset.conversation);
+      address(root.dataset.conversation, find(".pl-places")?.dataset.place);
       name(".toggle-button", root.dataset.toggle);
       name("#pl-composer textarea", root.dataset.ask);
     }
@@ -223,6 +240,7 @@
     if (wanted) follow(wanted);
     if (scrollSources) { scrollSources = false; find("#pl-panel")?.scrollIntoView({ behavior: "smooth", block: "nearest" }); }
     restoreFocus();
+    tell(find("#pl-run [data-said]")?.dataset.said || "");
     const writing = working && find("#pl-live .pl-turn") !== null;
     if (writing && !wasWriting) stick = true;
     if (stick && find(".pl-turn")) end()?.reach();
@@ -234,13 +252,25 @@
   voice.className = "pl-hidden";
   voice.setAttribute("aria-live", "polite");
 
+  function speak(words) {
+    if (!voice.isConnected) document.body.append(voice);
+    voice.textContent = words;
+  }
+
   function announce(writing) {
     if (wasWriting && !writing) {
-      if (!voice.isConnected) document.body.append(voice);
       const words = all("#pl-live .pl-answer, #pl-history .pl-turn:last-child .pl-text").pop();
-      voice.textContent = words ? words.innerText : "";
+      speak(words ? words.innerText : "");
     }
     wasWriting = writing;
+  }
+
+  /* ... and of a run each new stage and its end, not every step. */
+  let told = "";
+
+  function tell(words) {
+    if (words && told && words !== told) speak(words);
+    told = words;
   }
 
   /* Gradio opens the sidebar over the whole of a small screen: start with the conversation. */

@@ -93,6 +93,16 @@ _PAGE_ATTRIBUTES = {
     "time": {"datetime"},
 }
 
+_CHART_TAGS = {"svg", "g", "path", "circle", "rect", "text", "figure", "figcaption"}
+_CHART_ATTRIBUTES = {
+    "svg": {"viewBox"},
+    "path": {"d"},
+    "circle": {"cx", "cy", "r"},
+    "rect": {"x", "y", "width", "height", "rx"},
+    "text": {"x", "y", "text-anchor"},
+    "th": {"scope"},
+}
+
 _markdown = (
     MarkdownIt("commonmark", {"html": False, "linkify": False, "breaks": True})
     .enable(["table", "strikethrough"])
@@ -108,6 +118,12 @@ def escape(text: object) -> str:
 def page(markup: str) -> str:
     """A whole region, cleaned, on one line. Empty stays empty."""
     return _clean(markup, _PAGE_TAGS, _PAGE_ATTRIBUTES, {"data-", "aria-"})
+
+
+def page_with_charts(markup: str) -> str:
+    """`page` for a region that may hold drawings of ours (see `charts`) beside words."""
+    attributes = _PAGE_ATTRIBUTES | _CHART_ATTRIBUTES
+    return _clean(markup, _PAGE_TAGS | _CHART_TAGS, attributes, {"data-", "aria-"})
 
 
 def anchor(turn_id: str, number: int) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
+import secrets
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from assistant.schema import Reply, Turn
+from assistant.training import Side
 from assistant.ui.strings import Language
 
 
@@ -18,11 +22,37 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Lot:
+    """Which of a pair's two answers the lot put first, and the word by which a pick proves it."""
+
+    first: Side
+    token: str
+
+
+class Lots:
+    """Lots by a key that this process drew: the same pair lies the same way on every page.
+
+    A pick of a page that an earlier process drew has another token, and counts for nothing.
+    """
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+
+    def draw(self, pair_id: str) -> Lot:
+        """The lot of a pair."""
+        first: Side = "new" if self._hash("side", pair_id)[0] & 1 else "old"
+        return Lot(first, self._hash("token", pair_id).hex()[:32])
+
+    def _hash(self, use: str, pair_id: str) -> bytes:
+        return hmac.digest(self._key, f"{use} {pair_id}".encode(), "sha256")
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """One page: which conversation, which of its answers has its sources shown, what is pending.
 
     `turn_ids` are the ids of the answers on the page, in order; an action that names another id
-    is ignored. `note` is a word of thanks shown under one answer.
+    is ignored. `note` is a word of thanks shown under one answer. `place` is what is seen of it.
     """
 
     language: Language = "en"
@@ -31,6 +61,7 @@ class View:
     selected: str = ""
     comparison: Comparison | None = None
     note: tuple[str, str] = ("", "")
+    place: Literal["chat", "train"] = "chat"
 
     def showing(self, turns: list[Turn]) -> View:
         """This view over `turns`, the sources of the last answer shown unless one was picked."""

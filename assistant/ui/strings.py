@@ -6,12 +6,16 @@ import time
 from datetime import datetime
 from typing import Literal
 
+from assistant.ui import strings_train_en, strings_train_zh
 from assistant.ui.strings_en import ENGLISH
 from assistant.ui.strings_zh import CHINESE
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("zh", "en")
-TABLES: dict[Language, dict[str, str]] = {"en": ENGLISH, "zh": CHINESE}
+TABLES: dict[Language, dict[str, str]] = {
+    "en": {**ENGLISH, **strings_train_en.ENGLISH},
+    "zh": {**CHINESE, **strings_train_zh.CHINESE},
+}
 
 _UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60))
 

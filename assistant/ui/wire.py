@@ -10,6 +10,7 @@ import gradio as gr
 
 from assistant.build import AUDIT
 from assistant.config import Settings
+from assistant.training import Trainer
 from assistant.ui import layout, render_side
 from assistant.ui.actions import Actions
 from assistant.ui.base import AssistantLike
@@ -32,7 +33,9 @@ _FRESHEN_SECONDS = 30.0
 _OPTIONS: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
 
-def build_blocks(assistant: AssistantLike, settings: Settings) -> gr.Blocks:
+def build_blocks(
+    assistant: AssistantLike, settings: Settings, trainer: Trainer | None = None
+) -> gr.Blocks:
     """The page with its events, ready to be mounted."""
     folders = is_loopback(settings.serve.host)
     blocks = gr.Blocks(
@@ -42,12 +45,18 @@ def build_blocks(assistant: AssistantLike, settings: Settings) -> gr.Blocks:
         language = pick(settings.serve.language, "", "")
         page = layout.build(language, folders=folders)
         audit = RateReader(settings.home / AUDIT) if settings.safety.audit else None
-        desk = Desk(assistant, settings, page, folders, audit=audit)
+        desk = Desk(assistant, settings, page, folders, audit=audit, trainer=trainer)
         turns, shelf = Turns(desk), Shelf(desk)
         actions = Actions(desk, turns, shelf)
         _wire_page(blocks, desk, actions)
         _wire_chat(page, turns, actions)
         _wire_shelf(page, shelf)
+        page.pulse.tick(
+            guarded(actions.train.tick, _quiet),
+            [page.view, page.seen],
+            page.outputs(),
+            **_OPTIONS,
+        )
     blocks.queue(max_size=64, default_concurrency_limit=4, api_open=False)
     return blocks
 
@@ -63,7 +72,13 @@ def _wire_page(blocks: gr.Blocks, desk: Desk, actions: Actions) -> None:
             request.headers.get("accept-language", ""),
         )
         conversation = request.query_params.get("c", "")[:200]
-        view = replace(view, language=language, conversation_id=conversation)
+        train = request.query_params.get("p", "") == "train"
+        view = replace(
+            view,
+            language=language,
+            conversation_id=conversation,
+            place="train" if train else "chat",
+        )
         yield desk.start_page(view, consent=cookies.get(CONSENT_COOKIE) == "1")
 
     def switch(language: str, view: View) -> Play:

@@ -23,6 +23,7 @@ ROUTES = (
     "/robots.txt",
     "/plumbline/page.js",
     "/plumbline/style.css",
+    "/plumbline/train.css",
     "/plumbline/app.py",
     "/plumbline/..%2fapp.py",
     "/gradio_api/info",

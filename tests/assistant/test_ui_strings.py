@@ -4,16 +4,29 @@ import ast
 import re
 from pathlib import Path
 
-from assistant.ui import render_chat, render_panel, strings
-from assistant.ui.strings_en import ENGLISH
-from assistant.ui.strings_zh import CHINESE
+from assistant.ui import (
+    render_chat,
+    render_panel,
+    strings,
+    strings_en,
+    strings_train_en,
+    strings_train_zh,
+    strings_zh,
+)
 from retrieval import knowledge
 from retrieval.parse.base import REASONS
 from retrieval.sources import base
 from safety.schema import SEVERITY
 
 UI = Path(strings.__file__).parent
+ENGLISH, CHINESE = strings.TABLES["en"], strings.TABLES["zh"]
 _FIELD = re.compile(r"{(\w+)}")
+
+
+def test_no_key_is_written_twice() -> None:
+    """The chat's tables and those of the page on training share no key."""
+    assert not strings_en.ENGLISH.keys() & strings_train_en.ENGLISH.keys()
+    assert not strings_zh.CHINESE.keys() & strings_train_zh.CHINESE.keys()
 
 
 def test_both_languages_say_the_same_things() -> None:
