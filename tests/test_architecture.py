@@ -38,6 +38,7 @@ TREE = {
     "bench",
     "constraints.txt",
     "docs",
+    "examples",
     "models",
     "presets",
     "pyproject.toml",
