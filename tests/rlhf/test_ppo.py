@@ -27,7 +27,7 @@ from rlhf.ppo import APART, PPO, Update
 from rlhf.schema import Rollout
 from tests.assistant.quoters import network
 from tests.rlhf.test_actors import asked
-from tests.rlhf.toys import Fixed, Full, Table, scored_by, tiny
+from tests.rlhf.toys import Fixed, Full, Same, Table, scored_by, tiny
 
 WORTH = torch.randn(3, 4, 8, generator=torch.Generator().manual_seed(9))
 #: A short run on a table.
@@ -352,17 +352,6 @@ class Threads:
         found = self._values[0] + self._values[1]
         self._meeting.wait(60)
         return found
-
-
-class Same(Table):
-    """Answers that depend on the task alone."""
-
-    def draw(
-        self, tasks: Sequence[int], temperature: float, generator: torch.Generator
-    ) -> list[Rollout]:
-        """With a generator for each task."""
-        each = (super(Same, self).draw([n], 1.0, torch.Generator().manual_seed(n)) for n in tasks)
-        return [rollout for (rollout,) in each]
 
 
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
