@@ -136,12 +136,13 @@ def run(
         empty = f'<p class="pl-empty">{escape(say(language, "train_no_run"))}</p>'
         return page(f'<section class="pl-sheet">{heading}{empty}</section>')
     one, clock = runs[0], time.time() if now is None else now
+    why = "train_waiting" if one.state in AT_WORK else "train_unwatched"
+    empty = f'<p class="pl-empty">{escape(say(language, why))}</p>'
     stage = known(language, f"train_stage_{one.stage}", one.stage)
     state = known(language, f"train_run_{one.state}", one.state)
     spoken = say(language, "train_spoken", state=state, stage=stage)
-    plots = (
-        f'<div class="pl-plots">{_rewards(points, budget, language)}{_wins(points, language)}</div>'
-    )
+    wins = _wins(points, empty, language)
+    plots = f'<div class="pl-plots">{_rewards(points, budget, empty, language)}{wins}</div>'
     return page_with_charts(
         f'<section class="pl-sheet" data-said="{escape(spoken)}">{heading}'
         f"{_state(one, state, clock, language)}{_stages(one, language)}{_progress(one, language)}"
@@ -183,7 +184,8 @@ def _progress(one: Run, language: Language) -> str:
     words = ""
     if one.of > 0:
         bar = f'<progress aria-label="{stage}" value="{one.step}" max="{one.of}"></progress>'
-        words = escape(say(language, "train_step", step=f"{one.step:,}", of=f"{one.of:,}"))
+        if f"{one.step} of {one.of}" not in one.text:
+            words = escape(say(language, "train_step", step=f"{one.step:,}", of=f"{one.of:,}"))
     told = _foreign(one.text) if one.text else ""
     facts = " · ".join(part for part in (words, told) if part)
     return f'<div class="pl-progress">{bar}<p class="pl-facts"><small>{facts}</small></p></div>'
@@ -203,12 +205,12 @@ def _verbs(one: Run, language: Language) -> str:
     return ""
 
 
-def _rewards(points: Sequence[Point], budget: float, language: Language) -> str:
+def _rewards(points: Sequence[Point], budget: float, empty: str, language: Language) -> str:
     """The curve of over-optimisation: reward against the distance it was bought with."""
     kept = [p for p in points if math.isfinite(p.reward) and math.isfinite(p.kl)]
     title = say(language, "train_plot_reward")
     if not kept:
-        return _figure(title, f'<p class="pl-empty">{escape(say(language, "train_waiting"))}</p>')
+        return _figure(title, empty)
     far = math.sqrt(budget)
     last = kept[-1]
     golds = [(_root(p.kl), p.gold) for p in kept if _finite(p.gold)]
@@ -237,11 +239,11 @@ def _rewards(points: Sequence[Point], budget: float, language: Language) -> str:
     return _figure(title, charts.lines(series, axes, words), _legend(keys, language), words)
 
 
-def _wins(points: Sequence[Point], language: Language) -> str:
+def _wins(points: Sequence[Point], empty: str, language: Language) -> str:
     wins = [(float(p.update), p.win_rate) for p in points if _finite(p.win_rate)]
     title = say(language, "train_plot_wins")
     if not wins:
-        return _figure(title, f'<p class="pl-empty">{escape(say(language, "train_waiting"))}</p>')
+        return _figure(title, empty)
     axes = charts.Axes(
         say(language, "train_axis_update"),
         say(language, "train_axis_wins"),

@@ -11,7 +11,7 @@ ENGLISH: dict[str, str] = {
     "train_lead": "A reward model learns what users preferred, the policy learns from it, and "
     "gates decide whether the result may answer. Nothing changes in the chat before you say so.",
     "train_none": "This chat was started without a trainer, so there is nothing to show or start "
-    "here. Start it with: python app.py chat",
+    "here.",
     "train_remote": "Training can only be seen and steered on the computer that runs the "
     "assistant, under 127.0.0.1. This chat is open to others.",
     "train_unread": "This part cannot be read right now.",
@@ -26,6 +26,7 @@ ENGLISH: dict[str, str] = {
     "{detail}",
     "train_obstacle_reward": "There is neither a reward model nor enough comparisons to train one: "
     "{detail}",
+    "train_obstacle_data": "There is too little to learn from: {detail}",
     "train_obstacle_extra": "A library that training needs is not installed: {detail}",
     "train_obstacle_other": "Training cannot start: {detail}",
     # verbs
@@ -97,6 +98,7 @@ ENGLISH: dict[str, str] = {
     "train_said_reward": "After {n} updates: reward from {first} to {last}, √KL {kl} of {budget}.",
     "train_said_wins": "After {n} measurements: win rate {last}, even is 50%.",
     "train_waiting": "Nothing measured yet.",
+    "train_unwatched": "This run did not measure it.",
     "train_numbers": "The same as numbers",
     "train_update": "Update",
     "train_kl": "KL, nats",

@@ -10,8 +10,7 @@ CHINESE: dict[str, str] = {
     "train": "从反馈中学习",
     "train_lead": "奖励模型学习用户的偏好，策略再向它学习，由门槛决定结果能否作答。"
     "在您同意之前，对话不会有任何变化。",
-    "train_none": "这次启动没有带训练器，因此这里没有可显示或可启动的内容。"
-    "请用 python app.py chat 启动。",
+    "train_none": "这次启动没有带训练器，因此这里没有可显示或可启动的内容。",
     "train_remote": "训练只能在运行助手的那台电脑上（127.0.0.1）查看和操作，"
     "而这个对话对其他人开放。",
     "train_unread": "这一部分暂时无法读取。",
@@ -24,6 +23,7 @@ CHINESE: dict[str, str] = {
     "请在 policy.backend 或 --policy 中指定有权重的策略，例如 quote。",
     "train_obstacle_weights": "缺少策略的权重，无法训练：{detail}",
     "train_obstacle_reward": "既没有奖励模型，也没有足够的比较来训练一个：{detail}",
+    "train_obstacle_data": "可供学习的内容太少：{detail}",
     "train_obstacle_extra": "没有安装训练所需的库：{detail}",
     "train_obstacle_other": "无法开始训练：{detail}",
     # 操作
@@ -93,6 +93,7 @@ CHINESE: dict[str, str] = {
     "train_said_reward": "{n} 次更新后：奖励由 {first} 到 {last}，√KL {kl}，预算 {budget}。",
     "train_said_wins": "{n} 次测量后：胜率 {last}，50% 为持平。",
     "train_waiting": "还没有测量结果。",
+    "train_unwatched": "这次训练没有测量它。",
     "train_numbers": "以数字显示",
     "train_update": "更新",
     "train_kl": "KL（奈特）",
