@@ -63,8 +63,9 @@ class Obstacle:
 
     Keys: "policy" (the policy that answers has no weights of its own to train, `detail` its name),
     "weights" (they are not there, `detail` names the folder), "reward" (there is neither a reward
-    model nor enough comparisons for one), "data" (there is nothing to ask while training), "extra" (a library is missing, `detail` says how to
-    install it). A run at work is no obstacle: it is among the runs.
+    model nor enough comparisons for one), "data" (there is nothing to ask while training), "extra"
+    (a library is missing, `detail` says how to install it). A run at work is no obstacle: it is
+    among the runs.
     """
 
     key: str
