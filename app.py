@@ -34,7 +34,7 @@ from retrieval.intake import KINDS
 from retrieval.knowledge import KnowledgeBase
 from retrieval.ledger import open_ledger
 from retrieval.schema import IngestSummary
-from rlhf import best_of_n, canary
+from rlhf import best_of_n, canary, desk
 from rlhf.commands.base import preferences as preferences_of
 from rlhf.errors import RlhfError
 from rlhf.preferences import PreferenceStore
@@ -160,12 +160,12 @@ def chat(options: argparse.Namespace, settings: Settings) -> int:
 
     with ExitStack() as stack:
         with err.status("Getting ready…"):
-            assistant, _ = stack.enter_context(_opened(settings))
+            assistant, log = stack.enter_context(_opened(settings))
             face = menu.load(options.face, "app")
             assistant.warm()
             assistant.keep_fresh()
         try:
-            face.serve(assistant, settings, ready)
+            face.serve(assistant, settings, ready, *desk.desks(options, settings, log, assistant))
         except KeyboardInterrupt:
             err.print("\nStopped. Documents, conversations and feedback are kept.")
     return 0

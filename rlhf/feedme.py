@@ -192,7 +192,12 @@ class FeedME:
         count = sum(sum(row.rollout.actions) for row in rows)
         for at in range(0, len(rows), self._settings.micro):
             part = [row.rollout for row in rows[at : at + self._settings.micro]]
-            yield -self._look(part).sum() / count
+            found = self._look(part)
+            mask = torch.zeros_like(found)
+            for number, rollout in enumerate(part):
+                for place, action in enumerate(rollout.actions):
+                    mask[number, place] = action
+            yield -(found * mask).sum() / count
 
     def _batch(self, step: int) -> list[Rated]:
         """Depends on seed and step alone; every row once before any of them again."""
