@@ -40,7 +40,7 @@ def _given(collected: Collected, language: Language, today: date) -> str:
     )
     facts = count(language, "train_users", collected.users)
     if spoken:
-        facts += f" · {say(language, 'train_languages')}: {spoken}"
+        facts += f" · {say(language, 'train_languages', spoken=spoken)}"
     remarks = "".join(f"<li>{_remark(one, language)}</li>" for one in collected.remarks)
     return (
         f'<dl class="pl-tiles">{tiles}</dl>{_need(collected, language)}'

@@ -15,6 +15,8 @@ from assistant.ui.strings import Language, ago, known, say, span
 
 #: States of a run that is at work.
 AT_WORK = ("running", "cancelling")
+#: The policy that has nothing to train.
+_RULES = "extract"
 _ROWS = 30
 _EARLIER = 10
 
@@ -43,6 +45,8 @@ def head(standing: Standing, runs: Sequence[Run], language: Language, note: str 
     `note` is what `said` made of the verb before.
     """
     body = f'<p class="pl-who">{escape(_who(standing.policy, language))}</p>'
+    if standing.policy.name == _RULES and all(o.key != "policy" for o in standing.obstacles):
+        body += f'<p class="pl-lead">{escape(say(language, "train_instead"))}</p>'
     if standing.refused:
         body += _warning(say(language, "train_refused", why=standing.refused))
     body += "".join(_warning(_obstacle(one, language)) for one in standing.obstacles)
@@ -144,7 +148,7 @@ def run(
     wins = _wins(points, empty, language)
     plots = f'<div class="pl-plots">{_rewards(points, budget, empty, language)}{wins}</div>'
     return page_with_charts(
-        f'<section class="pl-sheet" data-said="{escape(spoken)}">{heading}'
+        f'<section class="pl-sheet pl-is-{one.state}" data-said="{escape(spoken)}">{heading}'
         f"{_state(one, state, clock, language)}{_stages(one, language)}{_progress(one, language)}"
         f"{_verbs(one, language)}{plots}{_table(points, language)}{_earlier(runs, language, clock)}"
         "</section>"

@@ -20,8 +20,10 @@ ENGLISH: dict[str, str] = {
     "train_as_set": "as set up, no candidate",
     "train_refused": "The candidate promoted last does not answer: {why}",
     # what stands against it
-    "train_obstacle_policy": "The policy that answers now, {detail}, cannot be trained: it has no "
-    "weights of its own. Name one that has, such as quote, in policy.backend or with --policy.",
+    "train_obstacle_policy": "The policy that answers now, {detail}, cannot be trained here. "
+    "Name one that can, such as quote, in policy.backend.",
+    "train_instead": "The policy extract quotes by rule and has no weights to train. A run trains "
+    "the network of the policy quote instead; promoted, it answers in place of extract.",
     "train_obstacle_weights": "The weights of the policy are missing, so nothing can be trained: "
     "{detail}",
     "train_obstacle_reward": "There is neither a reward model nor enough comparisons to train one: "
@@ -127,7 +129,7 @@ ENGLISH: dict[str, str] = {
     "train_language_zh": "Chinese",
     "train_language_en": "English",
     "train_language_": "unknown",
-    "train_languages": "By language",
+    "train_languages": "by language: {spoken}",
     "train_days": "By day",
     "train_said_days": "Feedback a day from {first} to {last}: {n} in all, at most {most} a day.",
     "train_need": "Comparisons to train a reward model on: {n} of {needed}",

@@ -19,8 +19,10 @@ CHINESE: dict[str, str] = {
     "train_as_set": "按设置，无候选",
     "train_refused": "最近采用的候选未能作答：{why}",
     # 障碍
-    "train_obstacle_policy": "当前作答的策略 {detail} 无法训练：它没有自己的权重。"
-    "请在 policy.backend 或 --policy 中指定有权重的策略，例如 quote。",
+    "train_obstacle_policy": "当前作答的策略 {detail} 无法在这里训练。"
+    "请在 policy.backend 中指定可以训练的策略，例如 quote。",
+    "train_instead": "策略 extract 按规则引用，没有可训练的权重。训练的是策略 quote 的网络，"
+    "采用之后由它代替 extract 作答。",
     "train_obstacle_weights": "缺少策略的权重，无法训练：{detail}",
     "train_obstacle_reward": "既没有奖励模型，也没有足够的比较来训练一个：{detail}",
     "train_obstacle_data": "可供学习的内容太少：{detail}",
@@ -121,7 +123,7 @@ CHINESE: dict[str, str] = {
     "train_language_zh": "中文",
     "train_language_en": "英文",
     "train_language_": "未知",
-    "train_languages": "按语言",
+    "train_languages": "按语言：{spoken}",
     "train_days": "按天",
     "train_said_days": "{first}至{last}每天的反馈：共 {n} 条，最多一天 {most} 条。",
     "train_need": "可用来训练奖励模型的比较：{n} / {needed}",

@@ -107,12 +107,18 @@ def test_every_stage_and_gate_has_words(language: Language) -> None:
 
 def test_a_policy_that_cannot_be_trained_is_said_to_be(tmp_path: Path) -> None:
     """The obstacles stand there plainly, and there is no button to start."""
-    obstacles = (Obstacle("policy", "extract"), Obstacle("weights", "models/policy"))
-    made = TrainerDouble(policy=PolicyCard("extract", ""), obstacles=obstacles)
-    rig = Rig(tmp_path, made)
-    assert "extract, cannot be trained" in rig.text("train")
+    obstacles = (Obstacle("policy", "remote"), Obstacle("weights", "models/policy"))
+    rig = Rig(tmp_path, TrainerDouble(policy=PolicyCard("remote", "x"), obstacles=obstacles))
+    assert "remote, cannot be trained" in rig.text("train")
     assert "weights of the policy are missing" in rig.text("train")
     assert 'data-action="start"' not in rig.text("train")
+
+
+def test_a_policy_of_rules_is_said_to_have_nothing_to_train(tmp_path: Path) -> None:
+    """Under extract the page says which network a run would train."""
+    rig = Rig(tmp_path, TrainerDouble(policy=PolicyCard("extract", "")))
+    assert "has no weights to train" in rig.text("train")
+    assert 'data-action="start"' in rig.text("train")
 
 
 def test_an_obstacle_without_words_is_shown_as_it_comes(tmp_path: Path) -> None:
