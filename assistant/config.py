@@ -161,6 +161,9 @@ class MemorySettings(BaseModel):
     summary_tokens: int = Field(
         160, ge=0, description="summary of the turns before them, tokens; 0 = none"
     )
+    user_facts: bool = Field(False, description="what users say about themselves is remembered")
+    facts_tokens: int = Field(120, ge=0, description="those facts in the prompt, tokens")
+    max_facts: int = Field(50, ge=1, description="facts kept of a user; the oldest give way")
 
 
 class ServeSettings(BaseModel):

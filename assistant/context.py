@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from assistant.facts import stated, told_in_prompt
 from assistant.memory import split, spoken
 from assistant.prompt import canary_line, mark_of, render
 from assistant.schema import Prompt, Turn
@@ -12,6 +13,8 @@ from assistant.summary import summarise
 def recall(state: State, parts: Parts) -> str:
     """The conversation so far: what stands in the history window, and what is older."""
     memory = parts.settings.memory
+    if memory.user_facts:
+        state.facts = parts.memory.facts.list(state.user_id)
     state.earlier, state.recent = split(
         state.history, memory.max_turns, memory.window_tokens, parts.policy.count_tokens
     )
@@ -25,6 +28,8 @@ def write_prompt(state: State, parts: Parts) -> str:
     if parts.writes:
         room -= parts.policy.count_tokens(canary_line(parts.canary, state.language)) + 2
     count, limit = parts.policy.count_tokens, parts.settings.memory.summary_tokens
+    allowed = parts.settings.memory.facts_tokens
+    facts = told_in_prompt(state.facts, state.language, allowed, count)
 
     def rendered(recent: list[Turn], summary: str) -> Prompt:
         return render(
@@ -33,7 +38,7 @@ def write_prompt(state: State, parts: Parts) -> str:
             spoken(recent),
             state.language,
             mark=mark_of(state.turn_id),
-            summary=summary,
+            summary="\n\n".join(text for text in (facts, summary) if text),
             budget=max(room, 128),
             count_tokens=count,
         )
@@ -41,7 +46,17 @@ def write_prompt(state: State, parts: Parts) -> str:
     summary = summarise(state.earlier, limit, count)
     state.prompt = rendered(state.recent, summary)
     exchanges = len(state.prompt.messages) // 2 - 1
-    if cut := len(state.recent) - max(0, exchanges - bool(summary)):  # sum up what did not fit
+    if cut := len(state.recent) - max(
+        0, exchanges - bool(facts or summary)
+    ):  # sum up what did not fit
         summary = summarise([*state.earlier, *state.recent[:cut]], limit, count)
         state.prompt = rendered(state.recent[cut:], summary)
     return f"{len(state.prompt.passages)} passages, {len(state.prompt.messages)} messages"
+
+
+def learn(state: State, parts: Parts) -> None:
+    """Keep what the message states about its author, where that is on and nothing was stopped."""
+    memory = parts.settings.memory
+    if memory.user_facts and state.outcome not in ("refused", "crisis"):
+        for fact in stated(state.text, parts.guard.unleaked):
+            parts.memory.facts.add(state.user_id, fact, state.turn_id, memory.max_facts)

@@ -16,8 +16,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
 from typing import Unpack
+from uuid import uuid4
 
 from assistant import context, lookup, quarantine, steps
 from assistant.asynchronous import Asynchronous
@@ -88,6 +88,8 @@ class Assistant(Asynchronous):
             self._parts = Parts(settings, knowledge, guard, served.policy, memory)
         self._knowledge = knowledge
         self._memory = memory
+        #: What users said about themselves, where `memory.user_facts` is on.
+        self.facts = memory.facts
         self._on_turn = on_turn
         self._on_feedback = on_feedback
         self._ready = 0.0
@@ -138,6 +140,7 @@ class Assistant(Asynchronous):
             if keep:
                 turn = Turn(reply.turn_id, conversation, text, reply, time.time())
                 self._memory.add(turn, user_id)
+                context.learn(state, parts)
             self._log(state, parts, reply, position=wish.variant)
         yield Event("reply", reply=reply)
 
@@ -185,9 +188,11 @@ class Assistant(Asynchronous):
         """Make one of a turn's candidates its answer, in the history and on the page."""
         return self._memory.choose(turn_id, candidate_id, user_id)
 
-    def give_feedback(self, feedback: Feedback) -> None:
-        """Take a thumb, a pick or an edit: into the preference log, and beside the turn."""
-        if feedback.kind == "thumb":
+    def give_feedback(self, feedback: Feedback, kept: bool = True) -> None:
+        """Take a thumb, a pick or an edit: into the preference log, and beside a turn `kept`."""
+        if not kept:
+            pass  # who answers for the turn being theirs has seen to it
+        elif feedback.kind == "thumb":
             self._memory.rate(feedback.turn_id, feedback.value, feedback.user_id)
         else:
             self._memory.turn(feedback.turn_id, feedback.user_id)

@@ -4,6 +4,7 @@ AssistantError
 ├── ConfigError              a setting is unknown, contradictory or out of range
 ├── ConversationNotFound     no such conversation, or it belongs to someone else
 ├── TurnNotFound             no such turn in that conversation
+├── FactNotFound             no such fact of that user
 ├── TurnStopped              the caller ended the turn before its answer was whole
 ├── PolicyError              the policy could not answer
 │   ├── PolicyUnavailable    endpoint unreachable, overloaded or timed out (retryable)
@@ -32,6 +33,10 @@ class ConversationNotFound(AssistantError):
 
 class TurnNotFound(AssistantError):
     """No such turn in that conversation."""
+
+
+class FactNotFound(AssistantError):
+    """No such fact, or it belongs to someone else."""
 
 
 class TurnStopped(AssistantError):

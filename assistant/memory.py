@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from assistant.errors import ConversationNotFound, TurnNotFound
+from assistant.memory_facts import Facts
 from assistant.schema import Conversation, Message, Reply, Turn
 from retrieval import sqlite
 
@@ -71,6 +72,7 @@ class Memory:
         sqlite.prepare(self._engine)
         self._writer = self._engine.execution_options(begin="IMMEDIATE")
         _metadata.create_all(self._writer)
+        self.facts = Facts(self._engine, self._writer)
 
     def open(self, conversation_id: str | None, user_id: str, first_words: str) -> str:
         """Return the id of an existing conversation, or of a new one where None is given.
@@ -215,6 +217,7 @@ class Memory:
             done = connection.execute(
                 sa.delete(CONVERSATION).where(CONVERSATION.c.user_id == user_id)
             )
+        self.facts.clear(user_id)
         with self._engine.execution_options(begin="").connect() as connection:
             connection.exec_driver_sql("VACUUM")
         return int(done.rowcount)

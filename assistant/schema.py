@@ -230,6 +230,17 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
+class Fact:
+    """Something that a user said about themselves, in their own words, and in which turn."""
+
+    id: str
+    user_id: str
+    text: str
+    turn_id: str
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """What `Assistant.stream` yields.
 

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from assistant.config import Settings
 from assistant.errors import PolicyError, TurnStopped
+from assistant.facts import asks_about_me, listed
 from assistant.grounding import Grounded, Grounder, SentenceStream, marks_removed
 from assistant.memory import Memory
 from assistant.phrases import abstain, say
@@ -23,6 +24,7 @@ from assistant.schema import (
     Citation,
     Consent,
     Delta,
+    Fact,
     Message,
     Outcome,
     Prompt,
@@ -89,6 +91,7 @@ class State:
     stopped: Callable[[], bool] | None = None
     turn_id: str = field(default_factory=lambda: uuid4().hex)
     history: list[Turn] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
     text: str = ""
     understanding: Understanding = NOTHING_YET
     period: Period | None = None
@@ -142,10 +145,13 @@ def interpret(state: State, parts: Parts) -> str:
     """Intent, and the question made standalone."""
     found = understand(state.text, state.history, state.tongue)
     state.understanding = found
-    if found.intent in SOCIAL:
+    if parts.settings.memory.user_facts and asks_about_me(state.text):
+        state.understanding = replace(found, query="", reason="about the user: nothing to search")
+        state.outcome, state.answer = "social", listed(state.facts, found.language)
+    elif found.intent in SOCIAL:
         state.outcome = "social"
         state.answer = say(found.intent, found.language)
-    return f"{found.intent}: {found.reason}"
+    return f"{found.intent}: {state.understanding.reason}"
 
 
 def compose(state: State, parts: Parts) -> Iterator[str]:
