@@ -134,6 +134,7 @@ HEAVY = {
         "assistant/memory*.py",
         "assistant/server/keys.py",
         "assistant/server/records.py",
+        "assistant/server/shelf.py",
         "rlhf/preferences*.py",
         "rlhf/tables.py",
         "rlhf/rows.py",

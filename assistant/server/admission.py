@@ -118,6 +118,17 @@ class Admission:
             raise
         return Ticket(principal.key, _left(key, self._clock()), self._clock(), self._release)
 
+    def tap(self, principal: Principal) -> None:
+        """Count a request that needs no worker.
+
+        Raises:
+            ApiError: the key has made its requests of this minute, or the server goes down.
+        """
+        now = self._clock()
+        key = self._key(principal, now)
+        self._refuse_rate(key, 0, now)
+        key.requests.level -= 1
+
     def _key(self, principal: Principal, now: float) -> _Key:
         found = self._keys.get(principal.key)
         if found is None:
@@ -133,7 +144,7 @@ class Admission:
         self._keys.move_to_end(principal.key)
         return found
 
-    def _refuse(self, key: _Key, tokens: int, now: float) -> None:
+    def _refuse_rate(self, key: _Key, tokens: int, now: float) -> None:
         if self.draining:
             raise ApiError(503, "The server is going down; try again.", wait=2.0, again=True)
         if wait := key.requests.wait(1, now):
@@ -144,6 +155,9 @@ class Admission:
             raise ApiError(
                 429, f"This key has used its tokens of this minute; wait {wait:.1f} s.", wait=wait
             )
+
+    def _refuse(self, key: _Key, tokens: int, now: float) -> None:
+        self._refuse_rate(key, tokens, now)
         if key.here >= self.settings.key_concurrency:
             raise ApiError(
                 429,

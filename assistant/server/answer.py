@@ -171,9 +171,7 @@ def _cited(
 def citation_of(citation: Citation, name: str, base: str) -> dict[str, Any]:
     """A citation as clients get it; where a file lies on the server is nobody's business."""
     number = f"cit-{name}-{citation.number}"
-    source = citation.source
-    if not _ADDRESS.match(source):
-        source = source.rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+    source = place_of(citation.source)
     return {
         "id": number,
         "number": citation.number,
@@ -191,6 +189,11 @@ def citation_of(citation: Citation, name: str, base: str) -> dict[str, Any]:
         "modified": citation.modified,
         "score": citation.score,
     }
+
+
+def place_of(source: str) -> str:
+    """Where a document comes from: its address, or its name alone."""
+    return source if _ADDRESS.match(source) else source.rsplit("/", 1)[-1].rsplit(":", 1)[-1]
 
 
 def _annotations(cited: tuple[dict[str, Any], ...], text: str) -> tuple[dict[str, Any], ...]:

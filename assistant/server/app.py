@@ -15,7 +15,18 @@ from fastapi import FastAPI
 from assistant.config import Settings
 from assistant.dialogue import Assistant
 from assistant.errors import ConfigError
-from assistant.server import chat, errors, models
+from assistant.server import (
+    chat,
+    citations,
+    conversations,
+    documents,
+    embeddings,
+    errors,
+    feedback,
+    models,
+    moderations,
+    search,
+)
 from assistant.server.admission import Admission
 from assistant.server.base import Server
 from assistant.server.engine import Engine
@@ -24,11 +35,23 @@ from assistant.server.keys import FILE, KeyStore
 from assistant.server.listen import listen, run
 from assistant.server.records import FILE as RECORDS
 from assistant.server.records import Records
+from assistant.server.shelf import FILE as SHELF
+from assistant.server.shelf import Shelf
 from assistant.ui.middleware import is_loopback
 
 logger = logging.getLogger(__name__)
 
-ROUTERS = (chat.router, models.router)
+PARTS = (
+    chat,
+    models,
+    embeddings,
+    moderations,
+    feedback,
+    documents,
+    conversations,
+    citations,
+    search,
+)
 
 
 def create_app(assistant: Assistant, settings: Settings) -> FastAPI:
@@ -44,6 +67,7 @@ def create_app(assistant: Assistant, settings: Settings) -> FastAPI:
             yield
         finally:
             server.engine.close()
+            server.shelf.close()
             server.records.close()
             server.keys.close()
 
@@ -60,8 +84,8 @@ def create_app(assistant: Assistant, settings: Settings) -> FastAPI:
     )
     app.state.server = server
     errors.install(app)
-    for router in ROUTERS:
-        app.include_router(router)
+    for part in PARTS:
+        app.include_router(part.router)
     app.add_middleware(Gate, settings=settings, keys=server.keys)
     _describe(app)
     return app
@@ -77,6 +101,7 @@ def open_server(assistant: Assistant, settings: Settings) -> Server:
         settings,
         KeyStore(home / FILE),
         records,
+        Shelf(home / SHELF, assistant.parts.knowledge),
         Admission(own),
         Engine(own.workers, own.seconds),
         int(time.time()),

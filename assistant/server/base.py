@@ -15,8 +15,9 @@ from assistant.server.admission import Admission, Ticket
 from assistant.server.engine import Engine
 from assistant.server.errors import ApiError
 from assistant.server.keys import KeyStore
-from assistant.server.principal import Principal
+from assistant.server.principal import Needs, Principal
 from assistant.server.records import Records
+from assistant.server.shelf import Shelf
 
 T = TypeVar("T")
 
@@ -34,6 +35,7 @@ class Server:
     settings: Settings
     keys: KeyStore
     records: Records
+    shelf: Shelf
     admission: Admission
     engine: Engine
     started: int
@@ -59,6 +61,21 @@ def server_of(request: Request) -> Server:
     server = request.app.state.server
     assert isinstance(server, Server)
     return server
+
+
+class Light(Needs):
+    """A dependency as `Needs`, for what no worker is needed for; it counts as a request."""
+
+    async def __call__(self, request: Request) -> Principal:
+        """The principal."""
+        principal = await super().__call__(request)
+        server_of(request).admission.tap(principal)
+        return principal
+
+
+def missing(what: str) -> ApiError:
+    """The answer for what is not there, and for what is somebody else's."""
+    return ApiError(404, f"There is no such {what}.", f"{what}_not_found", "id")
 
 
 async def present(request: Request, work: Awaitable[T]) -> T:

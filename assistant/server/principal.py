@@ -108,7 +108,7 @@ class Needs:
         assert scope in SCOPES
         self.scope = scope
 
-    def __call__(self, request: Request) -> Principal:
+    async def __call__(self, request: Request) -> Principal:
         """The principal.
 
         Raises:

@@ -32,6 +32,14 @@ RESPONSE = sa.Table(
     sa.Column("citations", sa.Text, nullable=False),
     sa.Column("created", sa.Float, nullable=False, index=True),
 )
+#: Requests that were carried out under a key of the client's own, so that a retry does nothing.
+ONCE = sa.Table(
+    "once",
+    _metadata,
+    sa.Column("owner", sa.String, primary_key=True),
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("created", sa.Float, nullable=False, index=True),
+)
 _citations = TypeAdapter(tuple[tuple[Citation, ...], ...])
 
 
@@ -96,26 +104,40 @@ class Records:
             row.created,
         )
 
+    def done(self, owner: str, key: str) -> bool:
+        """Whether this owner's request of that key was carried out."""
+        query = sa.select(ONCE.c.key).where(ONCE.c.owner == owner, ONCE.c.key == key)
+        with self._engine.connect() as connection:
+            return connection.execute(query).scalar() is not None
+
+    def note(self, owner: str, key: str) -> None:
+        """This owner's request of that key was carried out."""
+        insert = sa.insert(ONCE).prefix_with("OR IGNORE")
+        with self._writer.begin() as connection:
+            connection.execute(insert.values(owner=owner, key=key, created=time.time()))
+
     def forget_conversation(self, conversation_id: str, owner: str) -> None:
         """Delete the answers of a conversation of this owner."""
         c = RESPONSE.c
-        self._delete((c.conversation_id == conversation_id) & (c.owner == owner))
+        self._delete(RESPONSE, (c.conversation_id == conversation_id) & (c.owner == owner))
 
     def forget(self, owner: str) -> None:
         """Delete every answer of this owner."""
-        self._delete(RESPONSE.c.owner == owner)
+        for table in (RESPONSE, ONCE):
+            self._delete(table, table.c.owner == owner)
 
     def purge(self, days: float) -> None:
         """Delete answers older than this."""
-        self._delete(RESPONSE.c.created < time.time() - days * DAY)
+        for table in (RESPONSE, ONCE):
+            self._delete(table, table.c.created < time.time() - days * DAY)
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
 
-    def _delete(self, which: sa.ColumnElement[bool]) -> None:
+    def _delete(self, table: sa.Table, which: sa.ColumnElement[bool]) -> None:
         with self._writer.begin() as connection:
-            connection.execute(sa.delete(RESPONSE).where(which))
+            connection.execute(sa.delete(table).where(which))
 
 
 def forget(home: Path, owner: str) -> None:

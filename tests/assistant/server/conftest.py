@@ -18,6 +18,7 @@ from openai import OpenAI
 from assistant.build import build_assistant
 from assistant.config import Settings, load
 from assistant.dialogue import Assistant
+from assistant.policy.base import Policy
 from assistant.schema import Feedback, TurnRecord
 from assistant.server.app import create_app
 from assistant.server.base import Server
@@ -78,17 +79,17 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def _servers(folder: Path) -> Iterator[Start]:
     stops: list[Callable[[], None]] = []
 
-    def begin(*, assistant: Assistant | None = None, **options: object) -> Running:
+    def begin(*, policy: Policy | None = None, **options: object) -> Running:
         settings = small(folder / f"home{len(stops)}", **options)
         turns: list[TurnRecord] = []
         given: list[Feedback] = []
-        if assistant is None:
-            assistant = build_assistant(settings, turns.append, given.append)
-            documents = folder / "documents"
-            documents.mkdir(exist_ok=True)
-            for name, text in DOCUMENTS.items():
-                (documents / name).write_text(text, encoding="utf-8")
-            list(assistant.ingest([documents]))
+        wrap = None if policy is None else lambda _plain, _settings: policy
+        assistant = build_assistant(settings, turns.append, given.append, wrap)
+        documents = folder / "documents"
+        documents.mkdir(exist_ok=True)
+        for name, text in DOCUMENTS.items():
+            (documents / name).write_text(text, encoding="utf-8")
+        list(assistant.ingest([documents]))
         app = create_app(assistant, settings)
         listener, address = listen("127.0.0.1", 0)
         ready = threading.Event()

@@ -185,6 +185,20 @@ NEEDED = {
     ("GET", "/v1/models"): None,
     ("GET", "/v1/models/{name}"): None,
     ("GET", "/v1/openapi.json"): None,
+    ("POST", "/v1/embeddings"): "embed",
+    ("POST", "/v1/moderations"): "moderate",
+    ("POST", "/v1/search"): "search",
+    ("GET", "/v1/citations/{citation_id}"): "search",
+    ("POST", "/v1/feedback"): "feedback",
+    ("POST", "/v1/documents"): "ingest",
+    ("GET", "/v1/documents"): "documents",
+    ("GET", "/v1/documents/{document_id}"): "documents",
+    ("DELETE", "/v1/documents/{document_id}"): "ingest",
+    ("POST", "/v1/conversations"): "chat",
+    ("GET", "/v1/conversations"): "chat",
+    ("GET", "/v1/conversations/{conversation_id}"): "chat",
+    ("POST", "/v1/conversations/{conversation_id}"): "chat",
+    ("DELETE", "/v1/conversations/{conversation_id}"): "chat",
 }
 
 
@@ -198,10 +212,14 @@ def test_every_route_asks_for_its_scope(start: Start) -> None:
             continue
         without = running.key(scopes=[s for s in SCOPES if s != scope])
         alone = running.key(scopes=[scope])
-        body = {"model": "x", "messages": ASKED, "input": "x"}
+        body = {"model": "x", "messages": ASKED, "input": "x", "query": "x", "response_id": "x"}
         for key, closed in ((without, True), (alone, False)):
             with running.http(key) as client:
                 given = None if method in ("GET", "DELETE") else body
-                answer = client.request(method, filled(path), json=given)
+                files = {"file": ("a.md", b"# A\n\nA.")} if path == "/v1/documents" else None
+                files = files if method == "POST" else None
+                answer = client.request(
+                    method, filled(path), json=None if files else given, files=files
+                )
             missing = answer.status_code == 403 and "scope" in answer.text
             assert missing is closed, (method, path, answer.text)

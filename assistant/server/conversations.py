@@ -1,0 +1,95 @@
+"""/v1/conversations: those that the server remembers, each its user's alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ConfigDict, Field
+
+from assistant.errors import ConversationNotFound
+from assistant.schema import Turn
+from assistant.server.base import Light, missing, server_of
+from assistant.server.principal import Principal
+
+router = APIRouter()
+Chatter = Annotated[Principal, Depends(Light("chat"))]
+#: Listed at once.
+LISTED = 1000
+
+
+class Named(BaseModel):
+    """A conversation's title."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    title: str | None = Field(None, max_length=200)
+
+
+@router.post("/v1/conversations")
+def begin(body: Named, request: Request, who: Chatter) -> dict[str, Any]:
+    """Begin a conversation; its id in a chat request makes the server remember the turns."""
+    memory = server_of(request).assistant.parts.memory
+    title = (body.title or "").encode(errors="replace").decode()
+    return {"id": memory.open(None, who.owner, title), "object": "conversation", "title": title}
+
+
+@router.get("/v1/conversations")
+def listed(request: Request, who: Chatter) -> dict[str, Any]:
+    """The caller's conversations that have turns, the last used first."""
+    found = server_of(request).assistant.conversations(who.owner)[:LISTED]
+    data = [
+        {
+            "id": c.id,
+            "object": "conversation",
+            "title": c.title,
+            "created": int(c.created),
+            "updated": int(c.updated),
+            "turns": c.turns,
+        }
+        for c in found
+    ]
+    return {"object": "list", "data": data}
+
+
+@router.get("/v1/conversations/{conversation_id}")
+def shown(conversation_id: str, request: Request, who: Chatter) -> dict[str, Any]:
+    """A conversation's messages."""
+    try:
+        turns = server_of(request).assistant.turns(conversation_id, user_id=who.owner)
+    except ConversationNotFound:
+        raise missing("conversation") from None
+    messages = [message for turn in turns for message in _messages(turn)]
+    return {"id": conversation_id, "object": "conversation", "messages": messages}
+
+
+@router.post("/v1/conversations/{conversation_id}")
+def renamed(conversation_id: str, body: Named, request: Request, who: Chatter) -> dict[str, Any]:
+    """Give a conversation another title; an empty one keeps the old."""
+    title = (body.title or "").encode(errors="replace").decode()
+    try:
+        server_of(request).assistant.turns(conversation_id, user_id=who.owner)
+        server_of(request).assistant.rename(conversation_id, title, user_id=who.owner)
+    except ConversationNotFound:
+        raise missing("conversation") from None
+    return {"id": conversation_id, "object": "conversation", "title": title}
+
+
+@router.delete("/v1/conversations/{conversation_id}")
+def deleted(conversation_id: str, request: Request, who: Chatter) -> dict[str, Any]:
+    """Delete a conversation, with the citations of its answers."""
+    server = server_of(request)
+    try:
+        server.assistant.delete(conversation_id, user_id=who.owner)
+    except ConversationNotFound:
+        raise missing("conversation") from None
+    server.records.forget_conversation(conversation_id, who.owner)
+    return {"id": conversation_id, "object": "conversation.deleted", "deleted": True}
+
+
+def _messages(turn: Turn) -> list[dict[str, Any]]:
+    created = int(turn.created)
+    return [
+        {"role": "user", "content": turn.user_text, "created": created},
+        {"role": "assistant", "content": turn.reply.text, "created": created},
+    ]

@@ -1,0 +1,227 @@
+"""Documents that came in over the API: whose they are, and how far each has come.
+
+A document is known by its tenant and its name; a new one of that name is its next version. Its
+readers are names of the tenant, which the search looks at. Files are taken in one after the other
+by a thread of its own; what was under way when the server ended is said to have failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from assistant.server.errors import ApiError
+from assistant.server.principal import Principal
+from retrieval import sqlite
+from retrieval.errors import RetrievalError
+from retrieval.knowledge import KnowledgeBase
+from retrieval.schema import IngestSummary
+from retrieval.sources.memory import Given
+
+FILE = "documents.db"
+#: Files that may wait to be taken in, of all tenants, and versions that are remembered.
+WAITING, VERSIONS = 64, 50
+logger = logging.getLogger(__name__)
+_metadata = sa.MetaData()
+DOCUMENT = sa.Table(
+    "document",
+    _metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("tenant", sa.String, nullable=False, index=True),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("readers", sa.String, nullable=False),
+    sa.Column("status", sa.String, nullable=False),
+    sa.Column("error", sa.String, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("versions", sa.Text, nullable=False),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("updated", sa.Float, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A document.
+
+    `versions` are (SHA-256, time), the newest last; `status` is processing, ready or failed.
+    """
+
+    id: str
+    tenant: str
+    name: str
+    readers: tuple[str, ...]
+    status: str
+    error: str
+    size: int
+    versions: tuple[tuple[str, float], ...]
+    created: float
+    updated: float
+
+    @property
+    def source(self) -> str:
+        """Its name in the knowledge base."""
+        return f"{root_of(self.tenant)}:{self.name}"
+
+    def open_to(self, who: Principal) -> bool:
+        """Whether this principal may read it."""
+        return who.readers is None or (
+            who.tenant == self.tenant and bool(who.readers & {*self.readers})
+        )
+
+
+def root_of(tenant: str) -> str:
+    """The source under which a tenant's documents stand in the knowledge base."""
+    return f"api.{tenant}"
+
+
+class Shelf:
+    """The documents of every tenant. Safe for several threads."""
+
+    def __init__(self, path: Path, knowledge: KnowledgeBase) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
+        sqlite.prepare(self._engine)
+        self._writer = self._engine.execution_options(begin="IMMEDIATE")
+        _metadata.create_all(self._writer)
+        self._knowledge = knowledge
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="shelf")
+        self._waiting = threading.BoundedSemaphore(WAITING)
+        with self._writer.begin() as connection:
+            connection.execute(
+                sa.update(DOCUMENT)
+                .where(DOCUMENT.c.status == "processing")
+                .values(status="failed", error="The server ended meanwhile; upload it again.")
+            )
+
+    def put(self, who: Principal, name: str, content: bytes, readers: Sequence[str]) -> Kept:
+        """Take a file in; returns at once, with the status processing.
+
+        Raises:
+            ApiError: the name is that of a document that is closed to the caller, or too many wait.
+        """
+        key, now = _id(who.tenant, name), time.time()
+        if not self._waiting.acquire(blocking=False):
+            raise ApiError(503, "Too many files wait to be taken in.", wait=10.0, again=True)
+        try:
+            version = (hashlib.sha256(content).hexdigest(), now)
+            with self._writer.begin() as connection:
+                row = connection.execute(
+                    sa.select(DOCUMENT).where(DOCUMENT.c.id == key)
+                ).one_or_none()
+                before = _kept(row) if row is not None else None
+                if before is not None and not before.open_to(who):
+                    raise ApiError(409, "A document of this name is there; choose another name.")
+                versions = [*(before.versions if before else ()), version][-VERSIONS:]
+                values = {
+                    "id": key,
+                    "tenant": who.tenant,
+                    "name": name,
+                    "readers": ",".join(sorted(set(readers))),
+                    "status": "processing",
+                    "error": "",
+                    "size": len(content),
+                    "versions": json.dumps(versions),
+                    "created": before.created if before else now,
+                    "updated": now,
+                }
+                if before is None:
+                    connection.execute(sa.insert(DOCUMENT).values(**values))
+                else:
+                    connection.execute(
+                        sa.update(DOCUMENT).where(DOCUMENT.c.id == key).values(**values)
+                    )
+            made = self._get(key)
+            assert made is not None
+            self._pool.submit(self._take, made, content)
+        except BaseException:
+            self._waiting.release()
+            raise
+        return made
+
+    def get(self, who: Principal, document_id: str) -> Kept | None:
+        """A document that this principal may read."""
+        found = self._get(document_id)
+        return found if found is not None and found.open_to(who) else None
+
+    def all(self, who: Principal) -> list[Kept]:
+        """The documents that this principal may read, by name."""
+        query = sa.select(DOCUMENT).order_by(DOCUMENT.c.name)
+        if who.readers is not None:
+            query = query.where(DOCUMENT.c.tenant == who.tenant)
+        with self._engine.connect() as connection:
+            kept = [_kept(row) for row in connection.execute(query)]
+        return [k for k in kept if k.open_to(who)]
+
+    def delete(self, who: Principal, document_id: str) -> Kept | None:
+        """Remove a document that this principal may read; it is found no more.
+
+        Raises:
+            ApiError: it is just being taken in.
+        """
+        found = self.get(who, document_id)
+        if found is None:
+            return None
+        if found.status == "processing":
+            raise ApiError(409, "The document is being taken in; try again.", wait=1.0, again=True)
+        self._knowledge.forget(found.source)
+        with self._writer.begin() as connection:
+            connection.execute(sa.delete(DOCUMENT).where(DOCUMENT.c.id == document_id))
+        return found
+
+    def close(self) -> None:
+        """Stop taking in, and close every connection."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._engine.dispose()
+
+    def _get(self, document_id: str) -> Kept | None:
+        query = sa.select(DOCUMENT).where(DOCUMENT.c.id == document_id)
+        with self._engine.connect() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else _kept(row)
+
+    def _take(self, kept: Kept, content: bytes) -> None:
+        status, error = "failed", "The document could not be taken in; try again."
+        try:
+            status, error = self._taken(kept, content)
+        finally:
+            self._waiting.release()
+            with self._writer.begin() as connection:
+                connection.execute(
+                    sa.update(DOCUMENT)
+                    .where(DOCUMENT.c.id == kept.id, DOCUMENT.c.updated == kept.updated)
+                    .values(status=status, error=error)
+                )
+
+    def _taken(self, kept: Kept, content: bytes) -> tuple[str, str]:
+        suffix = Path(kept.name).suffix.lower() or ".txt"
+        given = Given(kept.name, content, suffix, readers=kept.readers)
+        try:
+            *_, last = self._knowledge.ingest_documents(root_of(kept.tenant), [given])
+        except RetrievalError as error:
+            logger.error("document_failed id=%s error=%s", kept.id, type(error).__name__)
+            return "failed", "The document could not be taken in; try again."
+        assert isinstance(last, IngestSummary)
+        if not last.failures:
+            return "ready", ""
+        why = last.failures[0]
+        return "failed", f"{why.reason}. {why.remedy}".strip()[:500]
+
+
+def _id(tenant: str, name: str) -> str:
+    return "doc-" + hashlib.sha256(json.dumps([tenant, name]).encode()).hexdigest()[:32]
+
+
+def _kept(row: sa.Row[tuple[object, ...]]) -> Kept:
+    values = dict(row._mapping)
+    values["readers"] = tuple(part for part in str(values["readers"]).split(",") if part)
+    values["versions"] = tuple((v, float(at)) for v, at in json.loads(str(values["versions"])))
+    return Kept(**values)
