@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
+
+from bench import ppo, ppo_clock, ppo_ours, ppo_task
+from rlhf.actor_causal import Prompted
+from rlhf.ppo import PPO
+from rlhf.schema import Rollout
+from tests.rlhf.toys import Table
+
+SHAPE = ppo_task.Shape(layers=2, width=32, vocabulary=128, shortest=3, longest=6, answer=5)
+
+
+def options(*given: str) -> argparse.Namespace:
+    """The smallest sizes."""
+    sizes = "--quick --layers 2 --width 32 --vocabulary 128 --answer 5 --episodes 8 --micro 4"
+    return ppo._options([*sizes.split(), "--updates", "2", "--threads", "1", *given])
+
+
+def job(folder: Path, *given: str, **changed: Any) -> dict[str, Any]:
+    """A job for our side."""
+    asked = options(*given)
+    ids = ppo_task.make(folder, SHAPE, asked.natural)
+    return ppo.told(asked, SHAPE, ids, 1) | {"folder": str(folder), "critic": True} | changed
+
+
+def test_the_reward_model_has_the_taste_that_was_planted() -> None:
+    """Its scores have mean 0 and deviation 1, and follow the share of good tokens."""
+    good = torch.sign(torch.randn(128, generator=torch.Generator().manual_seed(1)))
+    judge = ppo_task.planted(SHAPE, good)
+    ids = torch.randint(128, (512, 9), generator=torch.Generator().manual_seed(2))
+    rows = [Rollout(tuple(r[:4]), tuple(r[4:]), (True,) * 5, None, "stop") for r in ids.tolist()]
+    scores = torch.tensor(ppo_ours.scores(judge, rows))
+    assert abs(float(scores.mean())) < 0.2
+    assert float(scores.std()) == pytest.approx(1, abs=0.2)
+    both = torch.stack((scores, good[ids].mean(1)))
+    assert float(torch.corrcoef(both)[0, 1]) > 0.9
+
+
+def test_the_reward_model_scores_the_last_token_whatever_is_beside_it() -> None:
+    """A row's score is that of the row alone."""
+    judge = ppo_task.planted(SHAPE, torch.ones(128))
+    rows = [Rollout((5,) * n, (7,), (True,), None, "stop") for n in (3, 6)]
+    alone = [ppo_ours.scores(judge, [row])[0] for row in rows]
+    assert ppo_ours.scores(judge, rows) == pytest.approx(alone, abs=1e-5)
+
+
+@pytest.mark.parametrize("critic", [True, False])
+def test_our_side_counts_what_it_does(tmp_path: Path, critic: bool) -> None:
+    """Four steps an update, all phases timed, as many tokens as were asked for."""
+    found = ppo_clock.measured(ppo_ours.system, job(tmp_path, critic=critic))
+    assert found["steps"] == 2 * 4
+    assert len(found["updates"]) == 2
+    for row in found["updates"]:
+        assert row["tokens"] == 8 * 5
+        assert min(row["generate"], row["score"], row["train"]) > 0
+        assert {"reward", "kl", "cpu"} < row.keys()
+    assert found["updates"][0]["kl"] == pytest.approx(0, abs=1e-4)
+    assert abs(found["updates"][1]["kl"]) > 1e-6
+
+
+def test_a_shared_trunk_takes_fewer_operations(tmp_path: Path) -> None:
+    """Counted, not timed."""
+    flops = [
+        ppo_clock.measured(ppo_ours.system, job(tmp_path, critic=critic, flops=True, updates=1))[
+            "flops"
+        ]
+        for critic in (True, False)
+    ]
+    assert flops[0] > 1.3 * flops[1] > 0
+
+
+def test_answers_may_end_by_themselves(tmp_path: Path) -> None:
+    """Then they are shorter than the longest, and ids of padding and end are what TRL asks for."""
+    asked = job(tmp_path, "--natural", answer=40)
+    found = ppo_clock.measured(ppo_ours.system, asked | {"answer": 5, "updates": 1})
+    assert found["updates"][0]["tokens"] < 8 * 5
+    assert (asked["pad"], asked["eos"]) == (128, ppo_task.END)
+    assert all(ppo_task.END not in row for row in asked["tasks"])
+
+
+def test_both_sides_get_the_prompts_in_one_order(tmp_path: Path) -> None:
+    """What the others are given is what our loop draws to, update by update."""
+    given = job(tmp_path)
+    drawn: list[int] = []
+
+    class Recording(Table):
+        """Remembers its tasks."""
+
+        def draw(
+            self, tasks: Sequence[int], temperature: float, generator: torch.Generator
+        ) -> list[Rollout]:
+            drawn.extend(tasks)
+            return super().draw(tasks, temperature, generator)
+
+    def reward(tasks: Sequence[int], rollouts: Sequence[Rollout]) -> dict[str, list[float]]:
+        return {"none": [0.0] * len(tasks)}
+
+    tasks = [*range(len(given["tasks"]))]
+    loop = PPO(Recording(8, 2, len(tasks)), tasks, reward, ppo_ours.settings(given), tmp_path)
+    for _ in zip(range(2), loop.train(), strict=False):
+        pass
+    assert [given["tasks"][n] for n in drawn[:16]] == given["drawn"]
+
+
+def test_the_critic_begins_as_the_reward_model(tmp_path: Path) -> None:
+    """Both sides load it from one folder, and the policy has the size that the note names."""
+    ppo_task.make(tmp_path, SHAPE, natural=False)
+    loaded: Any = GPT2ForSequenceClassification.from_pretrained(tmp_path / "reward")
+    assert loaded.score.out_features == 1
+    whole: Any = GPT2LMHeadModel(ppo_task._config(ppo_task.Shape()))
+    assert sum(p.numel() for p in whole.parameters()) == pytest.approx(5.3e6, rel=0.02)
+
+
+def test_a_side_runs_in_its_own_process(tmp_path: Path) -> None:
+    """A job goes through a file, and so does what was measured."""
+    given = job(tmp_path, updates=1)
+    found = ppo.started("ours_best", given, tmp_path)
+    assert found["steps"] == 4
+    assert found["version"].startswith("plumbline ")
+    assert 0 < found["base_mib"] <= found["peak_mib"]
+
+
+def run(train: float, reward: float, kl: float, steps: int = 8) -> dict[str, Any]:
+    """A run of three updates as a process tells it; the first one is slow."""
+    rows = [
+        {"generate": 1.0, "score": 0.5, "train": 9 * train if n == 0 else train, "other": 0.0,
+         "cpu": train, "tokens": 40.0, "reward": reward * n / 2, "kl": kl * n / 2}
+        for n in range(3)
+    ]  # fmt: skip
+    return {"updates": rows, "steps": steps, "flops": 0, "base_mib": 1, "peak_mib": 2,
+            "version": "1"}  # fmt: skip
+
+
+def test_ratios_are_of_runs_that_belong_together() -> None:
+    """The median over repeats, without the first update; the best rival for the best row."""
+    runs = {
+        "ours_same": [run(2.5, 1, 2), run(1.0, 1, 2), run(6.0, 1, 2)],
+        "trl": [run(4.5, 1, 4), run(3.5, 1, 4), run(10.0, 1, 4)],
+        "ours_best": [run(0.5, 1, 2)] * 3,
+        "trl_whole": [run(2.5, 1, 4)] * 3,
+    }
+    found = ppo.summary(runs, {"ours_same": 2.0, "trl": 3.0, "ours_best": 1.0, "trl_whole": 4.0})
+    assert found["same_ratio"] == round(11.5 / 7.5, 3)
+    assert found["best_ratio"] == round(4.0 / 2.0, 3)
+    assert (found["same_ratio_flops"], found["best_ratio_flops"]) == (1.5, 3.0)
+    assert found["repeats"] == 3
+    assert (found["kl_ours"], found["kl_trl"], found["kl_equal"]) == (2.0, 4.0, 2.0)
+    assert (found["reward_ours"], found["reward_trl"]) == (1.0, 0.5)
+    assert found["reward_gain"] == [0.5, 0.5, 0.5]
+    assert ppo.summary({"rloo": runs["trl"]}, {"rloo": 1.0})["same_ratio"] is None
+
+
+def test_scores_are_compared_where_the_kl_is_equal() -> None:
+    """Between two updates they are drawn straight, and a KL below zero is none."""
+    assert ppo.at_equal_kl(run(1, 2.0, 4.0), run(1, 2.0, 1.0)) == (0.5, 2.0, 1.0)
+    assert ppo.at_equal_kl(run(1, 2.0, 4.0), run(1, 2.0, -1.0))[2] == 0
+
+
+def test_other_steps_are_no_comparison() -> None:
+    """A side that took more of them ends the benchmark."""
+    ppo.same_steps({"a": [run(1, 1, 1)], "b": [run(2, 1, 1)]})
+    with pytest.raises(SystemExit, match="steps differ"):
+        ppo.same_steps({"a": [run(1, 1, 1)], "b": [run(1, 1, 1, steps=9)]})
+
+
+def test_the_report_ends_with_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the keys that were promised."""
+    ppo.show({"ours_same": [run(1, 1, 1)]}, {"ours_same": 5e9}, options())
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    promised = "same_ratio best_ratio reward_ours reward_trl kl_ours kl_trl repeats"
+    assert {*promised.split()} <= found.keys()
+
+
+def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Environments, with the command that makes them; sizes that do not fit."""
+    with pytest.raises(SystemExit, match=r"bench\.ppo --setup"):
+        ppo.main(["--quick", "--homes", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        options("--micro", "3")
+    assert "--micro 3 does not divide" in capsys.readouterr().err
+
+
+def test_answers_of_a_fixed_length_are_whole() -> None:
+    """They were not cut off, so their score is not replaced."""
+    task = ppo_ours.Fixed((1,), frozenset(), 3)
+    assert isinstance(task, Prompted)
+    assert (task.allowed((4, 5)), task.allowed((4, 5, 6)), task.ended((4,))) == (None, (), True)
