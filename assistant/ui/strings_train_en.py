@@ -22,8 +22,8 @@ ENGLISH: dict[str, str] = {
     # what stands against it
     "train_obstacle_policy": "The policy that answers now, {detail}, cannot be trained here. "
     "Name one that can, such as quote, in policy.backend.",
-    "train_instead": "The policy extract quotes by rule and has no weights to train. A run trains "
-    "the network of the policy quote instead; promoted, it answers in place of extract.",
+    "train_instead": "The policy extract has no network that feedback could train. A run trains "
+    "that of the policy quote instead; promoted, it answers in place of extract.",
     "train_obstacle_weights": "The weights of the policy are missing, so nothing can be trained: "
     "{detail}",
     "train_obstacle_reward": "There is neither a reward model nor enough comparisons to train one: "

@@ -21,7 +21,7 @@ CHINESE: dict[str, str] = {
     # 障碍
     "train_obstacle_policy": "当前作答的策略 {detail} 无法在这里训练。"
     "请在 policy.backend 中指定可以训练的策略，例如 quote。",
-    "train_instead": "策略 extract 按规则引用，没有可训练的权重。训练的是策略 quote 的网络，"
+    "train_instead": "策略 extract 没有可以用反馈训练的网络。训练的是策略 quote 的网络，"
     "采用之后由它代替 extract 作答。",
     "train_obstacle_weights": "缺少策略的权重，无法训练：{detail}",
     "train_obstacle_reward": "既没有奖励模型，也没有足够的比较来训练一个：{detail}",

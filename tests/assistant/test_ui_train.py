@@ -117,7 +117,7 @@ def test_a_policy_that_cannot_be_trained_is_said_to_be(tmp_path: Path) -> None:
 def test_a_policy_of_rules_is_said_to_have_nothing_to_train(tmp_path: Path) -> None:
     """Under extract the page says which network a run would train."""
     rig = Rig(tmp_path, TrainerDouble(policy=PolicyCard("extract", "")))
-    assert "has no weights to train" in rig.text("train")
+    assert "has no network that feedback could train" in rig.text("train")
     assert 'data-action="start"' in rig.text("train")
 
 
