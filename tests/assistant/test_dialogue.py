@@ -833,7 +833,7 @@ def test_leaving_early_leaves_no_half_turn(until: str, world: World) -> None:
         lambda p, s: (Delta(f"The widget costs 40 euros. [1] It {n}. ") for n in range(9))
     )
     assistant = world.assistant(policy)
-    with closing(assistant.stream("How much does the widget cost?")) as events:  # type: ignore[type-var]
+    with closing(assistant.stream("How much does the widget cost?")) as events:
         for event in events:
             if event.kind == until:
                 break
@@ -847,7 +847,7 @@ def test_a_conversation_goes_on_after_one_was_left(world: World) -> None:
     first = assistant.reply("How much does the widget cost?")
     left = assistant.stream("And the gadget?", conversation_id=first.conversation_id)
     next(left)
-    left.close()  # type: ignore[attr-defined]
+    left.close()
     reply = assistant.reply("How long does it last?", conversation_id=first.conversation_id)
     turns = [t.user_text for t in assistant.turns(first.conversation_id)]
     asked = ["How much does the widget cost?", "How long does it last?"]

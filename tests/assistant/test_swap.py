@@ -192,7 +192,7 @@ def test_a_reader_who_leaves_gives_the_policy_back(world: World) -> None:
         world.promote(name)
         live.settle()
         before = live.versions
-        events.close()  # type: ignore[attr-defined]
+        events.close()
         assert (before, live.versions, world.made[0].closed) == (("", name), (name,), True)
 
 
