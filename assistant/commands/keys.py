@@ -7,7 +7,7 @@ import time
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from assistant.config import Settings
 from assistant.errors import ConfigError
@@ -66,7 +66,8 @@ def _words(text: str) -> list[str]:
 
 
 def _list(store: KeyStore, out: Console) -> None:
-    table = Table("id", "name", "tenant", "user", "groups", "scopes", "made", "state", box=None)
+    whole = Column("id", min_width=12)  # it is copied to revoke the key
+    table = Table(whole, "name", "tenant", "user", "groups", "scopes", "made", "state", box=None)
     for card in store.cards():
         state = "alive" if card.alive else "revoked" if card.revoked else "ended"
         made = time.strftime("%Y-%m-%d", time.localtime(card.created))
