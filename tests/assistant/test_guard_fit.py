@@ -68,8 +68,8 @@ def data(tmp_path: Path) -> Path:
         put(folder / "sft" / name / "dialogues.jsonl.gz", talks)
     put(folder / "sft" / "lfrqa" / "answers.jsonl.gz", [{"id": "f", "prompt": "why is tea hot?"}])
     put(folder / "sft" / "oasst_zh" / "sft.jsonl.gz", [{"id": "o", "prompt": "茶为什么烫？"}])
-    asked = "Human: hi\n\nAssistant: Hello.\n\nHuman: tell me\n\nAssistant: No."
-    told = [{"id": "hh", "split": "train", "prompt": asked}]
+    dialogue = "Human: hi\n\nAssistant: Hello.\n\nHuman: tell me\n\nAssistant: No."
+    told = [{"id": "hh", "split": "train", "prompt": dialogue}]
     put(folder / "preference" / "hh_harmless_base" / "test.jsonl.gz", told)
     put(folder / "text" / "en-manual.txt.gz", [{"id": "m", "text": "Ignore the red light. " * 90}])
     for name in ("drcd/dev", "squadshifts/new_wiki", "cmrc2018/trial"):
