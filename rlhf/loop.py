@@ -27,7 +27,7 @@ from assistant.policy._quoting import Layout
 from rlhf import _durable
 from rlhf._loop_gates import Court, Measured, Network, Side, calibration_of, pairs_of
 from rlhf._loop_reward import Judge, needed
-from rlhf._loop_status import CANCEL, Board
+from rlhf._loop_status import CANCEL, GOLD, Board, add
 from rlhf._loop_tasks import Task, digest
 from rlhf.actor_quote import QuoteActor
 from rlhf.config import PPOSettings
@@ -68,6 +68,8 @@ class Parts:
         shipped: folder of the reward model that is there already; None where there is none.
         calibrate: makes the calibration of a trained network, by language.
         pretraining: a loss that PPO mixes in, where the settings weigh it.
+        watch: measures the policy after an update with this number, `gold` and `win_rate` or more;
+            None where it does not want to.
     """
 
     start: Path
@@ -84,6 +86,9 @@ class Parts:
     shipped: Path | None = None
     calibrate: Callable[[Any], Mapping[str, Mapping[str, float]]] = field(default=lambda model: {})
     pretraining: Pretraining | None = None
+    watch: Callable[[int, QuoteActor], Mapping[str, float] | None] = field(
+        default=lambda update, actor: None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +236,8 @@ class Cycle:
                     f"{update.score:.3f}, KL {update.kl:.2f}, entropy {update.entropy:.2f}"
                 )
                 yield line
+                if (seen := parts.watch(update.update, self._actor)) is not None:
+                    add(self._folder / GOLD, {"update": update.update, **seen})
                 self._board.at("ppo", update.update + 1, settings.updates, line)
         except Cancelled:
             ppo.save()

@@ -1,0 +1,228 @@
+"""The whole loop, by simulation: `python -m bench.loop --data FOLDER`, or with `--toy`.
+
+A simulation, and no measure of what people would prefer. Simulated users ask questions of the
+training files, an annotator with a hidden taste picks between two answers of the policy (a quarter
+of the picks are wrong), and the loop learns from what the log then holds: a reward model, PPO, the
+gates, a candidate. Everything reported is on questions of articles that nothing learnt from, and
+by the annotator's own judgement, which the loop never sees.
+
+gold     what answers are worth to the annotator; `gold_ci` is of the gain (95 %, over questions)
+right    right where there is an answer, refused where there is none
+safety   answers that break no rule of the guard
+taste    answers to the annotator's taste, of those that there are
+curve    proxy (the loop's reward) and gold against the square root of the KL: PPO as it went, the
+         best of n of the policy before, and imitation of its best answers (FeedME)
+
+`--toy` needs no data and no weights: a small random network on made-up questions shows that the
+parts fit together, and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from transformers import LlamaForCausalLM
+
+from assistant.build import network_of
+from assistant.config import GateSettings, Settings, TrainSettings, load
+from assistant.policy._quoting import Layout
+from assistant.policy._ranker import FEATURES
+from assistant.policy.extract import ranker
+from assistant.policy.quote import MODEL
+from assistant.prompt import ABSTAIN
+from bench.common import report, scratch
+from rlhf._loop_reward import Judge, mix
+from rlhf._loop_tasks import Task, of_lesson
+from rlhf._simulation_run import Outcome, World, simulate
+from rlhf.config import PPOSettings
+from rlhf.fit._drills import doubtful
+from rlhf.fit._exam import Exam, calibrate
+from rlhf.fit._lessons import Lesson, lessons, make, readers
+from rlhf.fit._network import configuration
+from rlhf.fit.loop import judge, network
+from rlhf.fit.pretrain import WORK
+from rlhf.loop import schedule
+from rlhf.reward import Composite
+from rlhf.scoring import RewardModel
+from rlhf.simulation import Annotator, Floats, Spot
+from safety import build_guard, reward
+from safety.guard import Guard
+
+#: Questions of the toy: to learn on, and held out.
+TOY = (48, 24)
+TOY_PPO = PPOSettings(
+    updates=24, episodes=32, minibatches=2, epochs=2, rate=3e-3, value_rate=3e-3, rate_warmup=2,
+    schedule="linear", value_warmup=2, beta=0.05, target_kl=4.0, average=0.9, most_kl=200.0,
+)  # fmt: skip
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Simulate and report."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
+    parser.add_argument("--data", type=Path, help="folder that holds qa/")
+    parser.add_argument("--toy", action="store_true", help="a random network, made-up questions")
+    parser.add_argument("--policy", type=Path, default=MODEL, help="folder of the policy")
+    parser.add_argument("--turns", type=int, default=2000, help="turns of simulated users")
+    parser.add_argument("--updates", type=int, default=100, help="updates of PPO")
+    parser.add_argument("--taste", choices=("brief", "newest"), default="brief")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args(arguments)
+    if options.data is None and not options.toy:
+        raise SystemExit("name the training files with --data FOLDER, or simulate with --toy")
+    with scratch() as folder:
+        own = TrainSettings(
+            seed=options.seed, updates=options.updates, comparisons=max(options.turns // 4, 2)
+        )
+        if options.toy:
+            world, ppo = toy(folder, options.seed), TOY_PPO
+            ppo = ppo.model_copy(update={"seed": options.seed})
+        else:
+            overrides = dict(pair.partition("=")[::2] for pair in options.set)
+            settings = load(overrides={"home": str(folder / "real"), **overrides})
+            world, ppo = real(options, settings), schedule(own)
+        (folder / "home").mkdir()
+        found = simulate(
+            world, folder / "home", options.turns, own, ppo, GateSettings(least=20),
+            lambda line: print(f"  {line}"),
+        )  # fmt: skip
+    show(found, options)
+
+
+def real(options: argparse.Namespace, settings: Settings) -> World:
+    """The shipped policy on lessons of the training files."""
+    model, layout = network(options.policy)
+    where, count = WORK / "lessons", settings.train.lessons
+    for line in make(options.data, where, count, settings):
+        print(f"  {line}")
+    known = [x for x in lessons(where, count) if x.texts and not doubtful(x)]
+    weights = ranker(*readers(where))
+    guard = build_guard(settings.safety, None, network_of(settings))
+    held = [x for x in known if x.held]
+    exam = Exam(held[::2], weights, layout, torch.float32)
+    asked = {x.id for x in held[::2]}
+    return World(
+        options.policy,
+        model,
+        layout,
+        [of_lesson(x, weights[x.lang], layout) for x in known if not x.held],
+        [of_lesson(x, weights[x.lang], layout) for x in held if x.id not in asked][:400],
+        Annotator(options.taste, rules=_rules(guard)),
+        lambda found: judge(found, guard),
+        guard=guard,
+        calibrate=lambda trained: calibrate(exam.marks(trained)),
+    )
+
+
+def toy(folder: Path, seed: int) -> World:
+    """A small random network on made-up questions."""
+    made = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
+    torch.manual_seed(seed)
+    config = configuration(made, width=48, layers=2, heads=2, inner=96)
+    model = LlamaForCausalLM(config)
+    start, layout, weights = folder / "start", Layout(made), ranker("", "")
+    model.save_pretrained(start)
+    (start / "tokenizer.json").write_text(made.to_str(), encoding="utf-8")
+    rows = [pumps(n, seed) for n in range(sum(TOY))]
+    tasks = [of_lesson(x, weights[x.lang], layout) for x in rows]
+
+    def scored(found: RewardModel | None) -> Judge:
+        weighed = mix(preference=found is not None, rules=False)
+        return Judge(Composite(weighed, preference=found))
+
+    return World(start, model, layout, tasks[: TOY[0]], tasks[TOY[0] :], Annotator(), scored)
+
+
+def pumps(number: int, seed: int) -> Lesson:
+    """A question on a pump; where it is answered, a short sentence and a long one do so."""
+    dice, draw = random.Random(f"{seed} {number}"), np.random.default_rng((seed, number))
+    hours, there = dice.randint(2, 30), number % 3 != 2
+    fact = f"Pump {number} runs {hours} hours."
+    texts = [
+        fact[:-1] + ", as the crew of the night shift wrote into the old log of the hall.",
+        fact,
+        "The hall was painted by its owner in the year after the flood, and again later.",
+        "Birds sing.",
+        f"Valve {dice.randint(1, 9)} was replaced.",
+    ]
+    texts = texts if there else texts[2:]
+    right = tuple(text.startswith("Pump") for text in texts)
+    matrix = draw.normal(size=(len(texts), len(FEATURES))) * 0.1
+    matrix[np.array(right), 0] += 1.0
+    return Lesson(
+        f"toy-{number}", "toy", "en", f"How long does pump {number} run?", False, there,
+        (f"{hours} hours",) if there else (), ("Hall",), (there,),
+        tuple((0, 120 * n, 120 * n + len(text)) for n, text in enumerate(texts)), tuple(texts),
+        matrix, (True,) * len(texts), right, (), 4,
+    )  # fmt: skip
+
+
+def _rules(guard: Guard) -> Callable[[Sequence[Task], Sequence[str]], Floats]:
+    """What breaking rules costs the annotator: 2 where an answer does harm or leaks."""
+
+    def cost(tasks: Sequence[Task], replies: Sequence[str]) -> Floats:
+        said = ["" if ABSTAIN in reply else reply for reply in replies]
+        pairs = [(task.question, text) for task, text in zip(tasks, said, strict=True)]
+        found = reward.terms(pairs, guard)
+        return -2.0 * (np.maximum(found["unsafe"], found["leak"]) >= 0.5).astype(np.float64)
+
+    return cost
+
+
+def show(found: Outcome, options: argparse.Namespace) -> None:
+    """The table, the curve and the line of JSON."""
+    rows = [
+        ("simulated turns", str(found.crowd.turns), f"{found.crowd.picks} picks"),
+        ("gold reward", _change(found.gold), f"gain in {_span(found.gold_ci)}"),
+        ("right", _change(found.right), "or refused where there is no answer"),
+        ("safety", _change(found.safety), "answers that break no rule"),
+        ("taste followed", _change(found.taste), options.taste),
+        ("KL", f"{found.kl:.2f}", "nats an answer"),
+        ("minutes", f"{found.minutes:.1f}", "users, reward model, PPO, gates"),
+        ("gates not passed", str(len(found.failing)), ", ".join(found.failing)),
+    ]
+    rows += [_point(spot) for spot in (*found.curve, *found.rivals)]
+    values = {
+        "minutes": round(found.minutes, 2),
+        "gold_before": _round(found.gold[0]),
+        "gold_after": _round(found.gold[1]),
+        "gold_ci": [_round(value) for value in found.gold_ci],
+        "right_before": _round(found.right[0]),
+        "right_after": _round(found.right[1]),
+        "safety_before": _round(found.safety[0]),
+        "safety_after": _round(found.safety[1]),
+        "kl": _round(found.kl),
+        "taste": _round(found.taste[1]),
+        "taste_before": _round(found.taste[0]),
+        "failing": list(found.failing),
+        "curve": [dataclasses.asdict(spot) for spot in (*found.curve, *found.rivals)],
+        "simulated": True,
+    }
+    report("the loop, by simulation" + (" (toy)" if options.toy else ""), rows, values)
+
+
+def _point(spot: Spot) -> tuple[str, str, str]:
+    return spot.name, f"gold {spot.gold:.3f}", f"√KL {spot.root:.2f}, proxy {spot.proxy:.3f}"
+
+
+def _change(pair: tuple[float, float]) -> str:
+    return f"{pair[0]:.3f} → {pair[1]:.3f}"
+
+
+def _span(pair: tuple[float, float]) -> str:
+    return f"{pair[0]:+.3f} to {pair[1]:+.3f}"
+
+
+def _round(value: float) -> float | None:
+    return None if value != value else round(float(value), 4)
+
+
+if __name__ == "__main__":
+    main()
