@@ -61,7 +61,7 @@ SEED = 7
 #: Questions of each set, where no other number is asked for.
 QUESTIONS = 1200
 L2 = 1e-2
-#: Share of answerable training questions that the threshold may refuse.
+#: Share of the answerable questions of any one file that the threshold may refuse.
 WRONGLY_REFUSED = 0.05
 
 
@@ -69,13 +69,14 @@ WRONGLY_REFUSED = 0.05
 class Example:
     """A question with its candidates' features; `right` marks candidates with the answer.
 
-    `looks`: its own paragraph only looks as if it answered.
+    `looks`: its own paragraph only looks as if it answered. `file`: which file it is of.
     """
 
     evidence: Evidence
     right: Marks
     present: bool
     looks: bool = False
+    file: int = 0
 
     @property
     def without(self) -> Example:
@@ -100,7 +101,8 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
         answerer = supporter_of(chosen) if reader else None
         for tongue, names in FILES.items():
             questions = [
-                [q for q in answerable(read(data / "qa" / name)) if q.split in SPLITS] for name in names
+                [q for q in answerable(read(data / "qa" / name)) if q.split in SPLITS]
+                for name in names
             ]
             looking = held(data, tongue)
             questions += [[q for q in looking if not q.impossible]]
@@ -155,7 +157,11 @@ def fit(examples: Sequence[Example]) -> tuple[Part, str]:
     a_mean, a_scale = rows.mean(0), rows.std(0) + 1e-6
     a_weight, bias = _logistic((rows - a_mean) / a_scale, present)
     sure = 1 / (1 + np.exp(-(((rows - a_mean) / a_scale) @ a_weight + bias)))
-    threshold = float(np.quantile(sure[present], WRONGLY_REFUSED))
+    files = np.array([e.file for e in examples])
+    threshold = min(  # of the file that is hardest to be sure of
+        float(np.quantile(sure[present & (files == file)], WRONGLY_REFUSED))
+        for file in sorted({e.file for e in examples if e.present})
+    )
     first = np.mean([e.right[int(np.argmax(scores(e)))] for e in examples if e.present])
     part: Part = {
         "mean": mean.tolist(),
@@ -174,7 +180,7 @@ def fit(examples: Sequence[Example]) -> tuple[Part, str]:
     }
     line = (
         f"{int(present.sum())} answered questions, first sentence right {first:.3f}; at the "
-        f"threshold {WRONGLY_REFUSED:.2f} are wrongly refused, and of "
+        f"threshold {(sure[present] < threshold).mean():.3f} are wrongly refused, and of "
         f"{', of '.join(f'{name} {share}' for name, share in refused.items())} (in sample)"
     )
     return part, line
@@ -195,13 +201,14 @@ def _examples(
     folder = Path(tempfile.mkdtemp(prefix="plumbline-fit-"))
     knowledge = open_knowledge(folder / "home", settings.retrieval)
     lent = Resources(knowledge.embedder, knowledge.rarity, knowledge.reranker, answerer)
+    file = {id(q): number for number, rows in enumerate(files) for q in rows}
     try:
         where, _ = fill(knowledge, kept, folder / "docs")
         for question in asked:
             passages = knowledge.search(question.text, settings.policy.passages)
             example = _example(question, passages, where, lent, not absent)
             if example is not None:
-                yield example
+                yield replace(example, file=file[id(question)])
     finally:
         knowledge.close()
         shutil.rmtree(folder, ignore_errors=True)
