@@ -21,7 +21,6 @@ import app
 from assistant.build import build_assistant
 from assistant.config import load
 from assistant.schema import Consent, Feedback
-from retrieval import menu
 from rlhf.preferences import PreferenceStore
 
 WIDGET = "# Widget\n\nThe widget costs 40 euros. It was made in Lyon.\n"

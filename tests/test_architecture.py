@@ -148,7 +148,7 @@ CATCH_ALL = {
     "assistant/live.py": "a new policy that breaks in any way must not take the old one down",
     "assistant/policy/langchain.py": "each provider's package raises errors of its own",
     "assistant/ui/*.py": "the service boundary: a reader sees a sentence, not a traceback",
-    "assistant/server/gate.py": "the service boundary: a client gets an error body, not a traceback",
+    "assistant/server/gate.py": "the service boundary: a client gets an error body",
     "assistant/server/engine.py": "what a worker raises is carried to the request it worked for",
     "assistant/server/streaming.py": "a stream that breaks ends with an error event",
     "retrieval/parse/_child.py": "the worker's outermost boundary: any parser bug is one bad file",
