@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from assistant.config import Settings
+from assistant.config import PolicySettings, Settings
 from assistant.policy._decode import decisions
 from assistant.policy._quoting import KEPT, Layout
 from assistant.policy._ranker import ANSWERS, FEATURES, READ, Candidate
@@ -354,7 +354,7 @@ def settings() -> Settings:
     retrieval = RetrievalSettings(
         embed=EmbedSettings(backend="hashing"), rerank=RerankSettings(backend="none")
     )
-    return Settings(retrieval=retrieval)
+    return Settings(retrieval=retrieval, policy=PolicySettings(support="words"))
 
 
 def test_the_plan_takes_both_languages_and_no_reported_row(data: Path) -> None:
