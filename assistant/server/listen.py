@@ -11,8 +11,16 @@ import uvicorn
 from assistant.errors import ConfigError
 
 
-def listen(host: str, port: int) -> tuple[socket.socket, str]:
+def listen(
+    host: str, port: int, *, named: str = "server", backlog: int = 512
+) -> tuple[socket.socket, str]:
     """A listening socket, and its address as a URL that ends in a slash.
+
+    Args:
+        host: address.
+        port: TCP port, 0 for any free one.
+        named: the section of the settings that host and port come from.
+        backlog: connections that may wait to be taken.
 
     Raises:
         ConfigError: the address or the port cannot be used.
@@ -22,16 +30,17 @@ def listen(host: str, port: int) -> tuple[socket.socket, str]:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-        listener.listen(512)
+        listener.listen(backlog)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(
                 f"port {port} on {host} is taken by another program; "
-                "set server.port to another number, or to 0 for any free one"
+                f"set {named}.port to another number, or to 0 for any free one"
             ) from error
         raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror}); check server.host and server.port"
+            f"cannot listen on {host}:{port} ({error.strerror}); check {named}.host and "
+            f"{named}.port"
         ) from error
     name = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     port = listener.getsockname()[1]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from fastapi import FastAPI
 from fastapi.responses import FileResponse, JSONResponse, Response
 
 from assistant.config import Settings
-from assistant.errors import ConfigError
+from assistant.server.listen import listen, run
 from assistant.training import Trainer
 from assistant.ui.base import AssistantLike
 from assistant.ui.middleware import Shield, is_loopback
@@ -81,48 +79,14 @@ def serve(
         ConfigError: the address or the port cannot be used.
     """
     host = settings.serve.host
-    listener = _listen(host, settings.serve.port)
-    port = listener.getsockname()[1]
-    name = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-    address = f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/"
+    listener, address = listen(host, settings.serve.port, named="serve", backlog=128)
     config = uvicorn.Config(
         create_app(assistant, settings, trainer),
         log_level="warning",
         server_header=False,
         timeout_graceful_shutdown=3,
     )
-    _Server(config, lambda: on_ready(address)).run(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_ready = on_ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._on_ready()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                f"port {port} on {host} is taken by another program; "
-                f"set serve.port to another number, or to 0 for any free one"
-            ) from error
-        raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror}); check serve.host and serve.port"
-        ) from error
-    return listener
+    run(config, listener, lambda: on_ready(address))
 
 
 def _add_assets(app: FastAPI) -> None:
