@@ -7,6 +7,7 @@ body is read only for one who may come in, whole and bounded, before anything pa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -36,6 +37,9 @@ PUBLIC = frozenset({"/livez", "/readyz"})
 FILES = "/v1/documents"
 #: A body comes in within so many seconds.
 BODY_SECONDS = 30.0
+#: A body that is refused is read on for so long: closing on unread data resets the connection, and
+#: its sender would never see the answer.
+LINGER_SECONDS = 2.0
 _FIXED = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -150,9 +154,10 @@ class _Outlet:
         if not self.started:
             logger.info("refused request=%s status=%d code=%s", self.id, error.status, error.code)
             response = error.response()
-            if error.status in (408, 411, 413):
-                response.headers["connection"] = "close"  # the rest of the body is not read
-            await response(scope, receive, self)
+            unread = error.status in (408, 411, 413)
+            if unread:
+                response.headers["connection"] = "close"
+            await response(scope, receive, _lingering(self, receive) if unread else self)
 
 
 async def _read(receive: Receive, most: int) -> Receive:
@@ -177,6 +182,22 @@ async def _read(receive: Receive, most: int) -> Receive:
         return body.pop() if body else await receive()
 
     return again
+
+
+def _lingering(send: Send, receive: Receive) -> Send:
+    """A `send` that gives the whole answer out, then reads on for a while, and then ends it."""
+
+    async def sent(message: Message) -> None:
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await send(dict(message, more_body=True) if last else message)
+        if last:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    while (await receive()).get("more_body", False):
+                        pass
+            await send({"type": "http.response.body", "body": b""})
+
+    return sent
 
 
 def _large(most: int) -> ApiError:

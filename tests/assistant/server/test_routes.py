@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from typing import Any
 
@@ -184,6 +185,22 @@ def test_a_file_that_cannot_be_read_says_why(start: Start) -> None:
             headers={"content-type": "multipart/form-data; boundary=x"},
         )
         assert pieces.status_code == 411
+
+
+@pytest.mark.parametrize("path", ["/v1/documents", "/v1/chat/completions"])
+def test_who_sends_too_much_hears_of_it(start: Start, path: str) -> None:
+    """A client that sends its whole body before it reads gets the answer, not a reset."""
+    running = start(serve__max_upload_mb=1)
+    at, size = httpx.URL(running.url), 48 * 2**20
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: {at.host}:{at.port}\r\ncontent-length: {size}\r\n"
+        "content-type: multipart/form-data; boundary=x\r\n\r\n"
+    )
+    with socket.create_connection((at.host, at.port or 80), timeout=30) as sender:
+        sender.sendall(head.encode())
+        time.sleep(0.2)  # the refusal is out before the body comes
+        sender.sendall(b"x" * size)
+        assert b" 413 " in sender.makefile("rb").readline()
 
 
 def test_nobody_gets_at_what_is_somebody_elses(start: Start) -> None:
