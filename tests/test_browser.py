@@ -319,7 +319,7 @@ def test_an_example_starts_a_chat(site: Site, visit: Callable[..., Any]) -> None
     page.click("#pl-history .pl-example >> nth=0")
     page.wait_for_selector("#pl-history .pl-turn")
     playwright.expect(page.locator("#pl-history")).to_contain_text("请把文件拖到")
-    assert "?c=" in page.url
+    playwright.expect(page).to_have_url(re.compile(r"\?c="))
 
 
 def test_the_keyboard_is_enough(site: Site, visit: Callable[..., Any]) -> None:
@@ -524,10 +524,10 @@ def test_chats_are_listed_opened_and_deleted(site: Site, visit: Callable[..., An
     address = page.url
     page.click("#pl-new")
     page.wait_for_selector("#pl-history .pl-welcome")
-    assert "?c=" not in page.url
+    playwright.expect(page).not_to_have_url(re.compile(r"\?c="))
     page.click(".pl-session [data-action=open] >> nth=0")
     page.wait_for_selector("#pl-history .pl-turn")
-    assert page.url == address
+    playwright.expect(page).to_have_url(address)
     page.hover(".pl-current")
     page.click('.pl-current [data-action="open-delete"]')
     page.click('.pl-current [data-action="delete"]')
@@ -578,7 +578,7 @@ def test_training_is_watched_and_steered(
     site, double = trainer
     page, expect = visit(site), playwright.expect
     _to_training(page)
-    assert "p=train" in page.url
+    expect(page).to_have_url(re.compile("p=train"))
     expect(page.locator("#pl-composer")).to_be_hidden()
     expect(page.locator("#pl-run svg")).to_have_count(2)
     page.click("#pl-run .pl-fold-numbers summary")
@@ -607,7 +607,7 @@ def test_training_is_watched_and_steered(
     page.wait_for_selector("#pl-train .pl-train")
     page.click('[data-action="show-chat"]')
     expect(page.locator("#pl-composer")).to_be_visible()
-    assert "p=train" not in page.url
+    expect(page).not_to_have_url(re.compile("p=train"))
 
 
 def test_answers_are_picked_blind(

@@ -20,8 +20,9 @@
 
   function pump() {
     const box = find("#pl-bus textarea, #pl-bus input");
-    if (!outbox.length || !box) { sending = false; return; }
-    sending = true;
+    sending = outbox.length > 0;
+    if (!sending) return;
+    if (!box) { setTimeout(pump, 120); return; }  /* a press may come before its box does */
     fill(box, JSON.stringify({ ...outbox.shift(), at: Date.now() + Math.random() }));
     box.dispatchEvent(new KeyboardEvent("keypress", { key: "Enter", bubbles: true, cancelable: true }));
     setTimeout(pump, 120);
@@ -206,10 +207,12 @@
   const unfolded = new Set();
   const place = (details) => `${details.closest('[id^="pl-"]')?.id} ${details.className}`;
 
-  document.addEventListener("toggle", (event) => {
-    if (!event.target.isConnected || event.target.tagName !== "DETAILS") return;
-    if (event.target.open) unfolded.add(place(event.target));
-    else unfolded.delete(place(event.target));
+  /* Seen at the press: its "toggle" comes later, when the region may be another already. */
+  document.addEventListener("click", (event) => {
+    const details = event.target.closest?.("summary")?.parentElement;
+    if (details?.tagName !== "DETAILS") return;
+    if (details.open) unfolded.delete(place(details));
+    else unfolded.add(place(details));
   }, true);
 
   /* Gradio names these itself, in English or with the words of the button beside them. */
