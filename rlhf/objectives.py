@@ -259,25 +259,40 @@ def sampler_weights(old: Tensor, sampler: Tensor, mask: Tensor, most: float) -> 
     return log_ratio(old, sampler).exp().clamp(max=most) * mask
 
 
-def ranking_loss(scores: Tensor, ranks: Tensor, present: Tensor | None = None) -> Tensor:
-    """-log sigmoid(better - worse), a mean over all pairs of a prompt that were decided.
+Pairs = Sequence[tuple[int, int, float]]
 
-    Without ties each pair has the weight 1 / C(K, 2) (InstructGPT §3.5), so a prompt counts the
-    same however many answers it has.
+
+def ranking_loss(scores: Tensor, pairs: Pairs) -> Tensor:
+    """Sum over pairs of `-weight * log sigmoid(score of the better - score of the worse)`.
 
     Args:
-        scores: (prompts, K) by the reward model.
-        ranks: (prompts, K), lower is better; equal ones are a tie and make no pair.
-        present: (prompts, K) bool, where prompts have fewer than K answers.
+        scores: (n,) by the reward model, of the replies of any number of prompts.
+        pairs: (better, worse, weight), places among the scores; a tie makes none. The pairs of one
+            prompt share a weight that does not depend on how many replies it has: see `shared`.
 
     Returns:
-        (prompts,), 0 where nothing was decided.
+        Scalar, 0 where nothing was decided.
     """
-    better = ranks[:, :, None] < ranks[:, None, :]
-    if present is not None:
-        better &= present[:, :, None] & present[:, None, :]
-    each = torch.nn.functional.softplus(scores[:, None, :] - scores[:, :, None])
-    return each.masked_fill(~better, 0).sum((1, 2)) / better.sum((1, 2)).clamp(min=1)
+    if not pairs:
+        return scores.sum() * 0
+    better, worse = (torch.tensor([p[i] for p in pairs], device=scores.device) for i in (0, 1))
+    weight = torch.tensor([p[2] for p in pairs], device=scores.device, dtype=scores.dtype)
+    return (weight * torch.nn.functional.softplus(scores[worse] - scores[better])).sum()
+
+
+def shared(pairs: Pairs, weight: float, start: int = 0) -> list[tuple[int, int, float]]:
+    """The pairs of one prompt, each with its part of the prompt's weight.
+
+    With K ranked replies that is `weight / C(K, 2)` (InstructGPT §3.5); a pair that itself weighs
+    less than 1 (an edit, a split vote) takes away from the prompt's weight and gives nothing to
+    the others.
+
+    Args:
+        pairs: (better, worse, weight in (0, 1]), counted within the prompt.
+        weight: of the prompt.
+        start: the place of the prompt's first reply among the scores.
+    """
+    return [(b + start, w + start, own * weight / len(pairs)) for b, w, own in pairs]
 
 
 # Best of n

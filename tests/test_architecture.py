@@ -80,7 +80,6 @@ HEAVY = {
         "rlhf/actor_*.py",
         "rlhf/_actor_*.py",
         "rlhf/fit/reward.py",
-        "rlhf/fit/_reward_loss.py",
         "rlhf/feedme.py",
         "rlhf/_loop_gates.py",
         "rlhf/fit/loop.py",

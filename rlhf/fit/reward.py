@@ -39,9 +39,9 @@ from retrieval.fit._student import Scorer, halves, precision, write
 from rlhf.errors import TrainingError
 from rlhf.fit import _reward_card as card
 from rlhf.fit._reward_log import logged
-from rlhf.fit._reward_loss import ranking, shared
 from rlhf.fit._reward_quotes import quoted
 from rlhf.fit._reward_rows import Gathered, Ranking, barred, gathered, people
+from rlhf.objectives import ranking_loss, shared
 from rlhf.scoring import SCALE, WEIGHTS, Array, Pair, RewardModel, Scale, first, fitted, render
 
 WORK = Path(".runs") / "reward"
@@ -265,7 +265,7 @@ class Trainer:
                 pairs += shared(rows[n].pairs, weight, len(ids))
                 ids += texts[n]
             scores = self._scorer(ids, self._device, 1)[:, 0]
-            yield ranking(scores, pairs) / len(rows)
+            yield ranking_loss(scores, pairs) / len(rows)
 
 
 def drawn(rows: Sequence[Ranking], count: int, seed: int) -> list[Pair]:

@@ -295,21 +295,43 @@ def test_explained_variance() -> None:
     assert o.explained_variance(noise, constant, mask) == 0
 
 
-def test_a_prompt_weighs_the_same_however_many_answers_it_has() -> None:
-    """Pairs of K answers have the weight 1 / C(K, 2); ties and absent answers make none."""
-    scores = torch.randn(1, 4, generator=dice(1))
-    ranks = torch.tensor([[2, 0, 3, 1]])
-    pairs = [(i, j) for i, j in itertools.permutations(range(4), 2) if ranks[0, i] < ranks[0, j]]
-    want = [-torch.nn.functional.logsigmoid(scores[0, i] - scores[0, j]) for i, j in pairs]
-    assert len(want) == math.comb(4, 2)
-    torch.testing.assert_close(o.ranking_loss(scores, ranks)[0], torch.stack(want).mean())
-    alike = o.ranking_loss(torch.zeros(1, 9), torch.arange(9)[None])
-    assert float(alike) == pytest.approx(math.log(2))
-    present = torch.tensor([[True, True, False, False]])
+def decided(ranks: Sequence[int]) -> list[tuple[int, int, float]]:
+    """Pairs of ranked replies, the better one first; equal ranks make none."""
+    return [
+        (i, j, 1.0) for i, j in itertools.permutations(range(len(ranks)), 2) if ranks[i] < ranks[j]
+    ]
+
+
+def test_d8_a_prompt_weighs_the_same_however_many_replies_it_has() -> None:
+    """All C(K, 2) pairs share its weight: at equal scores the loss is log 2 for every K."""
+    for count in (2, 3, 4, 7, 9):
+        made = o.shared(decided(range(count)), 1.5, 3)
+        assert sum(p[2] for p in made) == pytest.approx(1.5)
+        assert len(made) == math.comb(count, 2)
+        loss = o.ranking_loss(torch.zeros(count + 3), made)
+        assert float(loss) == pytest.approx(1.5 * math.log(2))
+    assert [p[2] for p in o.shared([(0, 1, 1.0), (0, 2, 0.5)], 2.0)] == [1.0, 0.5]
+
+
+def test_d8_the_loss_is_that_of_the_paper() -> None:
+    """`-log sigmoid(better - worse)`, a mean over the pairs of a prompt; ties make none."""
+    scores = torch.randn(4, generator=dice(1)).requires_grad_()
+    pairs = decided([2, 0, 3, 1])
+    want = [-torch.nn.functional.logsigmoid(scores[i] - scores[j]) for i, j, _ in pairs]
     torch.testing.assert_close(
-        o.ranking_loss(scores, ranks, present), o.ranking_loss(scores[:, :2], ranks[:, :2])
+        o.ranking_loss(scores, o.shared(pairs, 1.0)), torch.stack(want).mean()
     )
-    assert o.ranking_loss(scores, torch.zeros(1, 4)) == 0
+    by_hand = -math.log(1 / (1 + math.exp(-1.5))) - 0.5 * math.log(1 / (1 + math.exp(-2.5)))
+    found = o.ranking_loss(torch.tensor([1.0, -0.5, 2.0]), [(0, 1, 1.0), (2, 1, 0.5)])
+    assert float(found) == pytest.approx(by_hand, rel=1e-6)
+    loss = o.ranking_loss(scores, [(0, 1, 1.0), (2, 1, 0.5)])
+    (gradient,) = torch.autograd.grad(loss, [scores])
+    assert float(gradient.sum()) == pytest.approx(0, abs=1e-7)
+    assert gradient[3] == 0
+    assert decided([0, 0]) == []
+    assert o.ranking_loss(torch.zeros(2), []) == 0
+    far = o.ranking_loss(torch.tensor([1e4, -1e4]), [(1, 0, 1.0)])
+    assert float(far) == pytest.approx(2e4)
 
 
 def test_d42_best_of_n_is_unbiased() -> None:

@@ -14,7 +14,6 @@ from assistant.config import Settings
 from retrieval.embed import _weights
 from rlhf.fit import _reward_card as card
 from rlhf.fit._asked import FILES
-from rlhf.fit._reward_loss import ranking, shared
 from rlhf.fit._reward_rows import Gathered, Ranking
 from rlhf.fit.reward import Plan, Trainer, begun, drawn, judged, run
 from rlhf.scoring import WEIGHTS, load
@@ -94,30 +93,6 @@ def test_d6_the_head_begins_with_variance_one_over_its_width() -> None:
     wanted, count = 385**-0.5, head.numel()
     assert abs(float(head.detach().std()) - wanted) < 3 * wanted / math.sqrt(2 * count)
     assert abs(float(head.detach().mean())) < 3 * wanted / math.sqrt(count)
-
-
-def test_d8_a_prompt_weighs_the_same_however_many_replies_it_has() -> None:
-    """All C(K, 2) pairs share it: at equal scores the loss is log 2 for every K."""
-    for count in (2, 3, 4, 7):
-        pairs = [(a, b, 1.0) for a in range(count) for b in range(a + 1, count)]
-        made = shared(pairs, 1.5, 3)
-        assert sum(p[2] for p in made) == pytest.approx(1.5)
-        assert len(made) == math.comb(count, 2)
-        loss = ranking(torch.zeros(count + 3), made)
-        assert float(loss) == pytest.approx(1.5 * math.log(2))
-
-
-def test_d8_the_loss_is_that_of_the_paper() -> None:
-    """`-log sigmoid(better - worse)` by hand; a gradient only where a comparison is."""
-    scores = torch.tensor([1.0, -0.5, 2.0], requires_grad=True)
-    loss = ranking(scores, [(0, 1, 1.0), (2, 1, 0.5)])
-    by_hand = -math.log(1 / (1 + math.exp(-1.5))) - 0.5 * math.log(1 / (1 + math.exp(-2.5)))
-    assert float(loss.detach()) == pytest.approx(by_hand, rel=1e-6)
-    torch.autograd.backward(loss)
-    assert scores.grad is not None
-    assert float(scores.grad.sum()) == pytest.approx(0, abs=1e-7)
-    assert float(ranking(torch.zeros(2), [])) == 0
-    assert float(ranking(torch.tensor([1e4, -1e4]), [(1, 0, 1.0)])) == pytest.approx(2e4)
 
 
 def test_d8_every_prompt_is_learnt_from_once(tmp_path: Path) -> None:
