@@ -1,11 +1,7 @@
-"""The dialogue manager: one turn is the list `STEPS`, read top to bottom.
+"""The dialogue manager: who asks, what was said before, what is kept; `turn.py` is the turn itself.
 
-    screen the input -> recall -> understand -> retrieve -> screen the passages -> prompt
-    -> compose (generate, check support, screen, release sentence by sentence) -> conclude -> log
-
-A blocked input never reaches the policy; a sentence is released only after it was grounded and
-screened. When a rewritten question finds nothing, the words as typed are searched too. A turn runs
-with one policy from its first step to its last, whatever is promoted meanwhile (`live`).
+A turn runs with one policy from its first step to its last, whatever is promoted meanwhile
+(`live`).
 """
 
 from __future__ import annotations
@@ -19,7 +15,7 @@ from pathlib import Path
 from typing import Unpack
 from uuid import uuid4
 
-from assistant import context, lookup, quarantine, steps
+from assistant import context
 from assistant.asynchronous import Asynchronous
 from assistant.config import Settings
 from assistant.live import Live, Served
@@ -38,7 +34,6 @@ from assistant.schema import (
     Message,
     Reply,
     Sampling,
-    Step,
     Turn,
     TurnRecord,
     Wish,
@@ -46,18 +41,10 @@ from assistant.schema import (
 from assistant.steps import Parts, State
 from assistant.support import Supporter
 from assistant.told import retold
+from assistant.turn import run
 from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import IndexStatus, IngestProgress, IngestSummary
 from safety import Guard
-
-STEPS: tuple[tuple[str, Callable[[State, Parts], str]], ...] = (
-    ("screen input", steps.screen_input),
-    ("recall", context.recall),
-    ("understand", steps.interpret),
-    ("retrieve", lookup.retrieve),
-    ("screen passages", quarantine.screen_passages),
-    ("prompt", context.write_prompt),
-)
 
 OnTurn = Callable[[TurnRecord], None]
 OnFeedback = Callable[[Feedback], None]
@@ -135,7 +122,7 @@ class Assistant(Asynchronous):
             if history is not None:
                 told = retold(history, parts.guard, language)
                 state.history = _known(told, state.history)
-            yield from self._run(state, parts)
+            yield from run(state, parts)
             reply = reply_of(state, parts)
             if keep:
                 turn = Turn(reply.turn_id, conversation, text, reply, time.time())
@@ -178,7 +165,7 @@ class Assistant(Asynchronous):
             )
             everything = self._memory.turns(turn.conversation_id, user_id)
             state.history = everything[: [t.id for t in everything].index(turn_id)]
-            yield from self._run(state, parts)
+            yield from run(state, parts)
             reply = reply_of(state, parts)
             self._memory.add_candidate(reply)
             self._log(state, parts, reply, position=made)
@@ -215,42 +202,6 @@ class Assistant(Asynchronous):
                 supporter=served.supporter,
                 version=served.version,
             )
-
-    def _run(self, state: State, parts: Parts) -> Iterator[Event]:
-        for name, step in STEPS:
-            yield _timed(state, parts, name, step)
-            if state.outcome is not None:
-                break
-        else:
-            yield from _composing(state, parts)
-            if state.outcome is None and state.period is not None and not state.any_date:
-                yield from self._of_any_date(state, parts)
-            if state.outcome is None and state.understanding.rewritten:
-                yield from self._as_typed(state, parts)
-        yield _timed(state, parts, "conclude", steps.conclude)
-
-    def _of_any_date(self, state: State, parts: Parts) -> Iterator[Event]:
-        """Second attempt of a question that names a time: perhaps it was its topic's."""
-        state.any_date = True
-        yield from self._again(state, parts, "any date")
-        if state.outcome is None:
-            state.any_date = False
-
-    def _again(self, state: State, parts: Parts, why: str) -> Iterator[Event]:
-        state.token_ids, state.logprobs, state.usage = [], [], None  # of the prompt that is logged
-        for name, step in STEPS[3:]:
-            yield _timed(state, parts, f"{name} ({why})", step)
-        yield from _composing(state, parts)
-
-    def _as_typed(self, state: State, parts: Parts) -> Iterator[Event]:
-        """Second attempt of a follow-up: perhaps it stood alone after all."""
-        if state.understanding.intent != "question":
-            return
-        rewritten = state.understanding
-        state.understanding = replace(rewritten, query=state.text.strip(), rewritten=False)
-        yield from self._again(state, parts, "as typed")
-        if state.outcome is None:
-            state.understanding = rewritten
 
     def _log(self, state: State, parts: Parts, reply: Reply, position: int) -> None:
         if self._on_turn is not None:
@@ -356,18 +307,6 @@ class Assistant(Asynchronous):
         self.close()
 
 
-def _composing(state: State, parts: Parts) -> Iterator[Event]:
-    began = time.perf_counter()
-    for piece in steps.compose(state, parts):
-        yield Event("text", text=piece)
-    yield _noted(state, "compose", began, steps.composed(state, parts))
-
-
-def _timed(state: State, parts: Parts, name: str, step: Callable[[State, Parts], str]) -> Event:
-    began = time.perf_counter()
-    return _noted(state, name, began, step(state, parts))
-
-
 def _sampling(parts: Parts, variant: int) -> Sampling:
     policy = parts.settings.policy
     return Sampling(
@@ -384,12 +323,6 @@ def _known(told: Sequence[Turn], stored: Sequence[Turn]) -> list[Turn]:
     """What was told, each turn with its sources where it is stored word for word."""
     known = {(t.user_text.strip(), t.reply.text.strip()): t for t in stored}
     return [known.get((t.user_text.strip(), t.reply.text.strip()), t) for t in told]
-
-
-def _noted(state: State, name: str, began: float, detail: str) -> Event:
-    step = Step(name, time.perf_counter() - began, detail)
-    state.steps.append(step)
-    return Event("step", step=step)
 
 
 def _last(events: Iterator[Event]) -> Reply:
