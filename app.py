@@ -1,15 +1,14 @@
-"""The command: chat (the default), ask, ingest, sync, status, forget and what else there is below.
+"""The command: chat (the default), serve, ask, status, forget-user, train, and the two menus.
 
-The only place that wires feedback to rlhf: the assistant hands every finished turn and every thumb
-to callables given here, and never imports what becomes of them.
+What needs only one side of the house is a file of `assistant/commands/` or `rlhf/commands/`.
+This is the only place that wires feedback to rlhf: the assistant hands every finished turn and
+every thumb to callables given here, and never imports what becomes of them.
 """
 
 from __future__ import annotations
 
 import argparse
-import getpass
 import logging
-import os
 import sys
 import time
 import webbrowser
@@ -22,24 +21,21 @@ from rich.console import Console
 from rich.markup import escape
 
 from assistant import Assistant, Settings, build_assistant, docket, load, terminal
-from assistant.build import AUDIT, build_knowledge, network_of
+from assistant.build import AUDIT
 from assistant.errors import AssistantError
 from assistant.memory import Memory
-from assistant.scan import Scan, noted_at, swept_at
+from assistant.scan import noted_at
 from assistant.schema import Feedback, TurnRecord
 from assistant.server.records import forget as forget_answers
 from retrieval import menu
 from retrieval.errors import RetrievalError
-from retrieval.intake import KINDS
-from retrieval.knowledge import KnowledgeBase
 from retrieval.ledger import open_ledger
-from retrieval.schema import IngestSummary
 from rlhf import best_of_n, canary, desk
 from rlhf.commands.base import preferences as preferences_of
 from rlhf.errors import RlhfError
 from rlhf.preferences import PreferenceStore
 from rlhf.registry import Registry
-from safety import build_guard, pii
+from safety import pii
 from safety.appeal import Appeals
 from safety.errors import SafetyError
 from safety.rates import RateReader
@@ -88,27 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("question", nargs="+")
     sub.add_argument("--continue", dest="conversation", metavar="ID", help="go on in this one")
     sub.add_argument("--why", action="store_true", help="show steps and scores")
-    sub = command("ingest", ingest, "take in files, folders and URLs, or bring them up to date")
-    sub.add_argument("addresses", nargs="+", metavar="PATH|URL")
-    sub.add_argument("--watch", action="store_true", help="go on taking in every change")
-    sub.add_argument("--kind", default="", choices=KINDS, help="how a URL is read (by its looks)")
-    sub.add_argument("--readers", metavar="A,B", help="who may see it; empty = everybody")
-    sub.add_argument("--every", type=float, metavar="MINUTES", help="check it this often")
-    sub = command("sync", sync, "bring every source up to date")
-    sub.add_argument("--every", action="store_true", help="go on, each at its interval")
-    sub = command("appeal", appeal, "have a safety decision scored again and reviewed")
-    sub.add_argument("decision", help="id of the decision, as the refusal shows it")
-    sub.add_argument("--text", help="the text it is about, where it was not kept")
-    sub.add_argument("--question", help="what the text answers, where an answer was stopped")
-    sub = command("review", review, "list appeals, uphold or overturn one")
-    sub.add_argument("what", choices=["list", "uphold", "overturn"])
-    sub.add_argument("decision", nargs="?", default="", help="id of the appeal's decision")
-    sub.add_argument("--note", default="", help="why")
-    sub.add_argument("--reviewer", default="", help="who decides; the name of this account")
     command("status", status, "what is indexed, how fresh it is, and which policy answers")
-    command("hazards", hazards, "which hazards are looked for, and by what")
-    sub = command("forget", forget, "remove a source or a document from the knowledge base")
-    sub.add_argument("name", metavar="PATH|URL")
     sub = command("forget-user", forget_user, "delete a user's conversations and feedback")
     sub.add_argument("user")
     for package, name in COMMANDS:
@@ -190,65 +166,6 @@ def ask(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def ingest(options: argparse.Namespace, settings: Settings) -> int:
-    """Take in sources with a progress bar; 1 where any document failed, empty ones aside."""
-    given = options.addresses
-    addresses = [a if "://" in a or options.kind else Path(a) for a in given]
-    readers = None if options.readers is None else [r for r in options.readers.split(",") if r]
-    with _knowledge(settings, watch=options.watch) as (knowledge, _):
-        events = knowledge.ingest(
-            addresses, kind=options.kind, readers=readers, every=options.every
-        )
-        code = terminal.conclude(terminal.show(events, err), out, err)
-        return _keep(knowledge) if options.watch else code
-
-
-def sync(options: argparse.Namespace, settings: Settings) -> int:
-    """Bring every source up to date once, or go on doing so; 1 where anything failed."""
-    code = 0
-    with _knowledge(settings, watch=options.every) as (knowledge, scan):
-        for root in knowledge.status().roots:
-            if root.kind in (*KINDS, "files"):
-                err.print(escape(root.root), soft_wrap=True, highlight=False)
-                events = knowledge.sync(root.root)
-                code |= terminal.conclude(terminal.show(events, err), out, err)
-        if scan is not None:  # what was taken in before there were verdicts, or by another guard
-            terminal.checking(scan.rest(), err)
-        return _keep(knowledge) if options.every else code
-
-
-def _keep(knowledge: KnowledgeBase) -> int:
-    """Keep the sources fresh until interrupted."""
-
-    def heard(root: str, summary: IngestSummary) -> None:
-        terminal.failures(summary.failures, err)
-        if summary.added or summary.updated or summary.removed:
-            out.print(f"{escape(root)}: {terminal.line(summary)}", soft_wrap=True)
-
-    knowledge.keep_fresh(heard)
-    err.print("Watching. Ctrl-C ends it.")
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        err.print("\nStopped. Everything taken in so far is kept.")
-    return 0
-
-
-@contextmanager
-def _knowledge(settings: Settings, *, watch: bool) -> Iterator[tuple[KnowledgeBase, Scan | None]]:
-    chosen = settings.retrieval
-    if watch:  # as the command line says, whatever the settings do
-        on = chosen.sync.model_copy(update={"watch": True})
-        chosen = chosen.model_copy(update={"sync": on})
-        settings = settings.model_copy(update={"retrieval": chosen})
-    knowledge, scan = build_knowledge(settings)
-    try:
-        yield knowledge, scan
-    finally:
-        knowledge.close()
-
-
 def status(options: argparse.Namespace, settings: Settings) -> int:
     """Print what is indexed; no model is loaded for it."""
     policies = menu.available("assistant.policy")
@@ -289,22 +206,6 @@ def status(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def hazards(options: argparse.Namespace, settings: Settings) -> int:
-    """Print which hazards the safety check looks for as it is set up; no model is loaded."""
-    language = terminal.language_of(settings.serve.language, os.environ)
-    terminal.hazards(settings.safety, language, out)
-    return 0
-
-
-def forget(options: argparse.Namespace, settings: Settings) -> int:
-    """Remove a source or a document; 1 where nothing was known under that name."""
-    with open_ledger(settings.home, settings.retrieval) as ledger:
-        removed = ledger.forget(options.name)
-        swept_at(settings.home, ledger.store)
-    out.print(f"{removed} documents removed.")
-    return 0 if removed else 1
-
-
 def forget_user(options: argparse.Namespace, settings: Settings) -> int:
     """Delete all that a user said, in both databases."""
     memory = Memory(settings.home / "conversations.db")
@@ -319,30 +220,6 @@ def forget_user(options: argparse.Namespace, settings: Settings) -> int:
     if (settings.home / AUDIT).exists():
         Appeals(settings.home / AUDIT, settings.safety).forget(options.user)
     out.print(f"{conversations} conversations and {turns} logged turns deleted.")
-    return 0
-
-
-def appeal(options: argparse.Namespace, settings: Settings) -> int:
-    """Score a decision again with all moderators, and put it before a reviewer."""
-    appeals = Appeals(settings.home / AUDIT, settings.safety)
-    guard = build_guard(settings.safety, None, network_of(settings))
-    docket.show(appeals.file(options.decision, guard, options.text, options.question), out)
-    return 0
-
-
-def review(options: argparse.Namespace, settings: Settings) -> int:
-    """List the open appeals, or decide one."""
-    appeals = Appeals(settings.home / AUDIT, settings.safety)
-    if options.what == "list":
-        if options.decision:
-            docket.show(appeals.get(options.decision), out)
-        else:
-            docket.listing(appeals.cases(), out)
-        return 0
-    reviewer = options.reviewer or getpass.getuser()
-    state = docket.STATES[options.what]
-    done = appeals.review(options.decision, state, reviewer, options.note)
-    docket.reviewed(done, appeals.queue, out)
     return 0
 
 
