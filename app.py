@@ -138,7 +138,8 @@ def chat(options: argparse.Namespace, settings: Settings) -> int:
         with err.status("Getting ready…"):
             assistant, log = stack.enter_context(_opened(settings))
             face = menu.load(options.face, "app")
-            assistant.warm()
+            if options.face == "assistant.ui":  # the HTTP API answers meanwhile, and says so
+                assistant.warm()
             assistant.keep_fresh()
         try:
             face.serve(assistant, settings, ready, *desk.desks(options, settings, log, assistant))

@@ -26,6 +26,7 @@ from pydantic_settings import (
 )
 
 from assistant.errors import ConfigError
+from assistant.server.config import OperationSettings
 from retrieval.config import RetrievalSettings
 from safety.config import SafetySettings
 
@@ -218,6 +219,7 @@ class Settings(BaseSettings):
     memory: MemorySettings = MemorySettings()
     serve: ServeSettings = ServeSettings()
     server: ServerSettings = ServerSettings()
+    operation: OperationSettings = OperationSettings()
 
     @classmethod
     def settings_customise_sources(

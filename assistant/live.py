@@ -239,6 +239,23 @@ class Live:
         return [self._held.pop(version).served.policy for version in gone]
 
 
+def try_out(policy: Policy) -> bool:
+    """Ask the trial questions; False where an answer does not say that it has ended.
+
+    Raises:
+        PolicyError: as the policy's `stream`.
+    """
+    for number, (question, text, language) in enumerate(TRIALS, start=1):
+        chunk = Chunk(number, number, text, 0, len(text), (), 0)
+        passage = Passage(chunk, "trial.md", "Trial", language, "", 0.0, 0.0, 1.0, ())
+        mark = mark_of(f"trial {number}")
+        prompt = render(question, (passage,), (), language, mark=mark)
+        deltas = list(policy.stream(prompt, _SHORT))
+        if not deltas or not deltas[-1].finish:
+            return False
+    return True
+
+
 def _made(root: Path, ref: Ref | None, settings: Settings, load: Load) -> Served:
     """Verify, load and ask one policy.
 
@@ -251,14 +268,8 @@ def _made(root: Path, ref: Ref | None, settings: Settings, load: Load) -> Served
     own = settings_of(passport, root / ref.id, settings)
     policy, supporter = load(own)
     try:
-        for number, (question, text, language) in enumerate(TRIALS, start=1):
-            chunk = Chunk(number, number, text, 0, len(text), (), 0)
-            passage = Passage(chunk, "trial.md", "Trial", language, "", 0.0, 0.0, 1.0, ())
-            mark = mark_of(f"trial {number}")
-            prompt = render(question, (passage,), (), language, mark=mark)
-            deltas = list(policy.stream(prompt, _SHORT))
-            if not deltas or not deltas[-1].finish:
-                raise PolicyError(f"candidate {ref.id} ends its answer without saying so")
+        if not try_out(policy):
+            raise PolicyError(f"candidate {ref.id} ends its answer without saying so")
     except BaseException:
         policy.close()
         raise

@@ -176,6 +176,14 @@ class KnowledgeBase:
         """Every heading of every document, for suggestions and for measuring."""
         return self._store.headings()
 
+    def behind(self) -> int:
+        """How many changes are committed and not yet in what is searched."""
+        return self._serving.behind()
+
+    def refresh(self) -> int:
+        """Take up what was committed, as the next search would; returns the last change in it."""
+        return self._serving.refresh()
+
     def status(self) -> IndexStatus:
         """What is indexed and how fresh it is."""
         pending = self._keeper.pending() if self._keeper is not None else {}

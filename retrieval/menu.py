@@ -13,7 +13,12 @@ from types import ModuleType
 from retrieval.errors import BackendMissing
 
 #: Library (import name) to the extra that installs it; others come with the base install.
-EXTRAS = {"openvino": "openvino", "peft": "adapters"}
+EXTRAS = {
+    "openvino": "openvino",
+    "peft": "adapters",
+    "prometheus_client": "operation",
+    "opentelemetry": "operation",
+}
 OURS = ("assistant", "retrieval", "safety", "rlhf")
 
 

@@ -86,6 +86,10 @@ class Serving:
                 view = self._view
         return view
 
+    def behind(self) -> int:
+        """How many changes are committed and not yet in what is searched."""
+        return max(0, self.store.sequence() - self._view.sequence)
+
     def refresh(self) -> int:
         """Replay what was committed since the last call; returns the sequence now served."""
         return self._refreshed().sequence

@@ -6,7 +6,11 @@ so WAL is used only from 3.51.3 on; before, the rollback journal.
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -16,6 +20,19 @@ WAL_SAFE = (3, 51, 3)
 def journal_mode(version: tuple[int, ...]) -> str:
     """WAL where this SQLite resets it safely, else the truncated rollback journal."""
     return "WAL" if version >= WAL_SAFE else "TRUNCATE"
+
+
+def probe(home: Path) -> Iterator[tuple[str, str]]:
+    """Every database of a folder that cannot be used now: its name, and what is wrong with it."""
+    for path in sorted(home.glob("*.db")):
+        if not os.access(path, os.W_OK):
+            yield path.name, "cannot be written"
+            continue
+        try:
+            with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as db:
+                db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error:
+            yield path.name, "cannot be read"
 
 
 def prepare(engine: sa.Engine) -> None:

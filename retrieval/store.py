@@ -122,6 +122,11 @@ class Store:
         """Columns of the vectors this process writes."""
         return self.model.dim
 
+    @property
+    def broken(self) -> str:
+        """Why nothing is written any more before a restart; "" where it is."""
+        return self._broken
+
     def _prepare(self) -> None:
         """Create the tables, or bring older ones up to date."""
         found = SCHEMA

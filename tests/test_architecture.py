@@ -139,6 +139,8 @@ HEAVY = {
         "rlhf/rows.py",
         "rlhf/examples.py",
     ),
+    "prometheus_client": ("assistant/server/metrics.py",),
+    "opentelemetry": ("assistant/server/tracing.py",),
 }
 
 #: Where everything may be caught, and why.
@@ -149,6 +151,7 @@ CATCH_ALL = {
     "assistant/ui/*.py": "the service boundary: a reader sees a sentence, not a traceback",
     "assistant/server/gate.py": "the service boundary: a client gets an error body",
     "assistant/server/engine.py": "what a worker raises is carried to the request it worked for",
+    "assistant/server/operation.py": "a look that breaks is a server that is not ready",
     "assistant/server/streaming.py": "a stream that breaks ends with an error event",
     "retrieval/parse/_child.py": "the worker's outermost boundary: any parser bug is one bad file",
 }

@@ -118,6 +118,16 @@ class Admission:
             raise
         return Ticket(principal.key, _left(key, self._clock()), self._clock(), self._release)
 
+    def drain(self) -> None:
+        """Let nobody in from now on; who waits for a worker is sent away."""
+        self.draining = True
+        for name in list(self._round):
+            key = self._keys[name]
+            for turn in list(key.waiting):
+                self._leave(name, key, turn)
+                if not turn.done():
+                    turn.set_exception(_going())
+
     def tap(self, principal: Principal) -> None:
         """Count a request that needs no worker.
 
@@ -146,7 +156,7 @@ class Admission:
 
     def _refuse_rate(self, key: _Key, tokens: int, now: float) -> None:
         if self.draining:
-            raise ApiError(503, "The server is going down; try again.", wait=2.0, again=True)
+            raise _going()
         if wait := key.requests.wait(1, now):
             raise ApiError(
                 429, f"This key has made its requests of this minute; wait {wait:.1f} s.", wait=wait
@@ -223,6 +233,10 @@ class Admission:
                 turn.set_result(None)
                 return
         self._busy -= 1
+
+
+def _going() -> ApiError:
+    return ApiError(503, "The server is going down; try again.", wait=2.0, again=True)
 
 
 def _left(key: _Key, now: float) -> dict[str, str]:

@@ -69,6 +69,7 @@ def answer(
                 yield item
         assert choice is not None
         made.append(choice)
+        server.operation.answered(choice.reply, choice.prompt_tokens, choice.tokens)
         if index == ask.n - 1:
             replies = [c.reply for c in made]
             server.records.add(response_id, who.owner, replies, stored=ask.told is None)

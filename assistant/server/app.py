@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,20 +24,26 @@ from assistant.server import (
     embeddings,
     errors,
     feedback,
+    health,
+    logs,
     models,
     moderations,
     search,
 )
+from assistant.server.admin import listening
 from assistant.server.admission import Admission
 from assistant.server.base import Server
+from assistant.server.drain import Draining
 from assistant.server.engine import Engine
 from assistant.server.gate import Gate
 from assistant.server.keys import FILE, KeyStore
-from assistant.server.listen import listen, run
+from assistant.server.listen import listen
+from assistant.server.operation import Operation
 from assistant.server.records import FILE as RECORDS
 from assistant.server.records import Records
 from assistant.server.shelf import FILE as SHELF
 from assistant.server.shelf import Shelf
+from assistant.server.watch import Watch
 from assistant.ui.middleware import is_loopback
 
 logger = logging.getLogger(__name__)
@@ -51,6 +58,7 @@ PARTS = (
     conversations,
     citations,
     search,
+    health,
 )
 
 
@@ -60,13 +68,18 @@ def create_app(assistant: Assistant, settings: Settings) -> FastAPI:
     The assistant stays the caller's.
     """
     server = open_server(assistant, settings)
+    operation = server.operation
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        operation.start()
+        beat = asyncio.create_task(operation.beat())
         try:
             yield
         finally:
+            beat.cancel()
             server.engine.close()
+            await asyncio.to_thread(operation.close)
             server.shelf.close()
             server.records.close()
             server.keys.close()
@@ -87,6 +100,7 @@ def create_app(assistant: Assistant, settings: Settings) -> FastAPI:
     for part in PARTS:
         app.include_router(part.router)
     app.add_middleware(Gate, settings=settings, keys=server.keys)
+    app.add_middleware(Watch, operation=operation)
     _describe(app)
     return app
 
@@ -96,14 +110,16 @@ def open_server(assistant: Assistant, settings: Settings) -> Server:
     own, home = settings.server, settings.home
     records = Records(home / RECORDS)
     records.purge(own.keep_days)
+    admission, engine = Admission(own), Engine(own.workers, own.seconds)
     return Server(
         assistant,
         settings,
         KeyStore(home / FILE),
         records,
         Shelf(home / SHELF, assistant.parts.knowledge),
-        Admission(own),
-        Engine(own.workers, own.seconds),
+        admission,
+        engine,
+        Operation(assistant, settings, admission, engine),
         int(time.time()),
     )
 
@@ -126,23 +142,29 @@ def check(settings: Settings) -> None:
 
 
 def serve(assistant: Assistant, settings: Settings, on_ready: Callable[[str], None]) -> None:
-    """Serve the API until interrupted; `on_ready` gets its address once it answers.
+    """Serve the API until it is told to end; `on_ready` gets its address once all ran once.
 
     Raises:
         ConfigError: the address or the port cannot be used, or no key guards it.
     """
     check(settings)
     listener, address = listen(settings.server.host, settings.server.port)
+    logs.install(settings)
+    app = create_app(assistant, settings)
+    operation = app.state.server.operation
     config = uvicorn.Config(
-        create_app(assistant, settings),
-        log_level="warning",
+        app,
+        log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=15,
         timeout_graceful_shutdown=5,
     )
-    run(config, listener, lambda: on_ready(address + "v1"))
+    operation.on_ready = lambda: on_ready(address + "v1")
+    server = Draining(config, operation.listening.set, operation, settings.operation)
+    with listening(operation, settings.operation.admin_port):
+        server.run(sockets=[listener])
 
 
 def _has_key(path: Path) -> bool:

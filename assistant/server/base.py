@@ -15,6 +15,7 @@ from assistant.server.admission import Admission, Ticket
 from assistant.server.engine import Engine
 from assistant.server.errors import ApiError
 from assistant.server.keys import KeyStore
+from assistant.server.operation import Operation
 from assistant.server.principal import Needs, Principal
 from assistant.server.records import Records
 from assistant.server.shelf import Shelf
@@ -38,6 +39,7 @@ class Server:
     shelf: Shelf
     admission: Admission
     engine: Engine
+    operation: Operation
     started: int
 
     def model(self, name: str) -> str:

@@ -9,14 +9,16 @@ by the settings, so that memory is too.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
+import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from assistant.server.admission import Ticket
 from assistant.server.errors import ApiError
@@ -31,6 +33,8 @@ class Engine:
 
     def __init__(self, workers: int, seconds: float) -> None:
         self.seconds = seconds
+        self.workers = workers
+        self._jobs: set[Job[Any]] = set()
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="answer")
 
     def start(
@@ -43,7 +47,22 @@ class Engine:
 
         `ticket` is released, with the cost of the job's items, when it has ended.
         """
-        return Job(self._pool, produce, ticket, self.seconds, cost)
+        job = Job(produce, ticket, self.seconds, cost, self._jobs.discard)
+        self._jobs.add(job)
+        context = contextvars.copy_context()  # the request's, so that its trace goes on
+        self._pool.submit(context.run, job.run)
+        return job
+
+    def cut(self, error: ApiError) -> None:
+        """End every job with this error, after what it has made; on the event loop's thread."""
+        for job in list(self._jobs):
+            job.fail(error)
+
+    def hanging(self, seconds: float) -> bool:
+        """Whether every worker has been at one job for longer than this."""
+        since = [job.began for job in list(self._jobs) if job.began]
+        now = time.monotonic()
+        return sum(now - began > seconds for began in since) >= self.workers
 
     def close(self) -> None:
         """Wait for nobody; running jobs end with their readers."""
@@ -55,11 +74,11 @@ class Job(Generic[T]):
 
     def __init__(
         self,
-        pool: ThreadPoolExecutor,
         produce: Produce[T],
         ticket: Ticket,
         seconds: float,
         cost: Callable[[T], int],
+        over: Callable[[Job[Any]], None],
     ) -> None:
         self._items: asyncio.Queue[T | BaseException | None] = asyncio.Queue()
         self._stop = threading.Event()
@@ -67,11 +86,19 @@ class Job(Generic[T]):
         self._ends = self._loop.time() + seconds
         self._ticket = ticket
         self._cost = cost
-        pool.submit(self._run, produce)
+        self._produce = produce
+        self._over = over
+        #: When a worker took it up; 0 = not yet.
+        self.began = 0.0
 
     def stop(self) -> None:
         """Nobody reads on."""
         self._stop.set()
+
+    def fail(self, error: ApiError) -> None:
+        """Let the reader have this error after what was made so far, and nothing more."""
+        self._items.put_nowait(error)
+        self.stop()
 
     async def items(self) -> AsyncIterator[T]:
         """What the job yields; its errors come out here.
@@ -95,13 +122,15 @@ class Job(Generic[T]):
         finally:
             self.stop()
 
-    def _run(self, produce: Produce[T]) -> None:
+    def run(self) -> None:
+        """Work; in a worker, from first to last."""
         spent = 0
+        self.began = time.monotonic()
         last: BaseException | None = None
         stream: Iterator[T] | None = None
         try:
             if not self._stop.is_set():
-                stream = produce(self._stop.is_set)
+                stream = self._produce(self._stop.is_set)
                 for item in stream:
                     spent += self._cost(item)
                     if self._stop.is_set():
@@ -113,6 +142,7 @@ class Job(Generic[T]):
             with suppress(RuntimeError):
                 getattr(stream, "close", lambda: None)()
             self._tell(last)
+            self._over(self)
             with suppress(RuntimeError):  # the loop is closed: the server has gone
                 self._loop.call_soon_threadsafe(self._ticket.release, spent)
 

@@ -12,7 +12,7 @@ from assistant.errors import ConfigError
 
 
 def listen(
-    host: str, port: int, *, named: str = "server", backlog: int = 512
+    host: str, port: int, *, named: str = "server", setting: str = "", backlog: int = 512
 ) -> tuple[socket.socket, str]:
     """A listening socket, and its address as a URL that ends in a slash.
 
@@ -20,11 +20,14 @@ def listen(
         host: address.
         port: TCP port, 0 for any free one.
         named: the section of the settings that host and port come from.
+        setting: name of the port's setting, where it is not `port` of that section.
         backlog: connections that may wait to be taken.
 
     Raises:
         ConfigError: the address or the port cannot be used.
     """
+    or_any = "" if setting else ", or to 0 for any free one"
+    setting = setting or f"{named}.port"
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -36,11 +39,10 @@ def listen(
         if error.errno == errno.EADDRINUSE:
             raise ConfigError(
                 f"port {port} on {host} is taken by another program; "
-                f"set {named}.port to another number, or to 0 for any free one"
+                f"set {setting} to another number{or_any}"
             ) from error
         raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror}); check {named}.host and "
-            f"{named}.port"
+            f"cannot listen on {host}:{port} ({error.strerror}); check {named}.host and {setting}"
         ) from error
     name = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     port = listener.getsockname()[1]
