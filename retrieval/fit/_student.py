@@ -186,13 +186,12 @@ def batch(ids: Sequence[Sequence[int]], device: str) -> tuple[Tensor, Tensor]:
     return found.to(device), mask.to(device)
 
 
-def halves(change: LowRank) -> dict[str, NDArray[np.generic]]:
-    """The two factors of each matrix's change, float16, by the names the shipped files use."""
+def stored(change: LowRank) -> dict[str, NDArray[np.generic]]:
+    """The factors of each matrix's change, packed, by the names the shipped files use."""
     found: dict[str, NDArray[np.generic]] = {}
     for key in change.down:
-        name = key.replace("/", ".")
-        found[f"{name}.up"] = change.up[key].detach().cpu().numpy().astype(np.float16)
-        found[f"{name}.down"] = change.down[key].detach().cpu().numpy().astype(np.float16)
+        up, down = (side[key].detach().cpu().float().numpy() for side in (change.up, change.down))
+        found |= _weights.packed(key.replace("/", "."), up, down)
     return found
 
 

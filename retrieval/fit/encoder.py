@@ -40,7 +40,7 @@ from retrieval.fit._corpus import Corpus, Crossed, chinese_texts, crossed, held_
 from retrieval.fit._glossary import asked, glossary, switched, terms
 from retrieval.fit._loop import Loop
 from retrieval.fit._pairs import Pair, merged, mine
-from retrieval.fit._student import Student, halves, precision, vectors, write
+from retrieval.fit._student import Student, precision, stored, vectors, write
 from retrieval.fit._vocabulary import LONGEST, choose, spelled, start
 
 Ids = list[list[int]]
@@ -122,7 +122,7 @@ def ship(student: Student, lines: Sequence[str], out: Path) -> None:
         "rows": np.round(rows / scale[:, None]).astype(np.int8),
         "scale": scale.astype(np.float32),
     }
-    found |= halves(student.change)
+    found |= stored(student.change)
     write(found, out / "zh.safetensors")
     (out / "tokens.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

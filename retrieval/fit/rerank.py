@@ -32,7 +32,7 @@ from retrieval.errors import ModelNotFound
 from retrieval.fit._glossary import asked
 from retrieval.fit._groups import WRONG, Group, groups, rows
 from retrieval.fit._loop import Loop
-from retrieval.fit._student import Scorer, halves, precision, write
+from retrieval.fit._student import Scorer, precision, stored, write
 from retrieval.fit.encoder import WORK as ENCODER_WORK
 from retrieval.fit.encoder import mined
 from retrieval.rerank.minilm import joined
@@ -166,7 +166,7 @@ class Trainer:
 
 def ship(scorer: Scorer, line: tuple[float, float], encoder: str, path: Path) -> None:
     """Write the change and the head as float16, and the line."""
-    found = halves(scorer.change)
+    found = stored(scorer.change)
     found["head"] = scorer.head.detach().cpu().numpy().astype(np.float16)
     found["line"] = np.array(line, dtype=np.float32)
     write(found, path, {"encoder": encoder})

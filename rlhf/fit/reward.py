@@ -35,7 +35,7 @@ from retrieval.embed import _weights
 from retrieval.embed.heads import HEAD, MAX_TOKENS
 from retrieval.embed.heads import load as load_heads
 from retrieval.fit._loop import Loop
-from retrieval.fit._student import Scorer, halves, precision, write
+from retrieval.fit._student import Scorer, precision, stored, write
 from rlhf.errors import TrainingError
 from rlhf.fit import _reward_card as card
 from rlhf.fit._reward_log import logged
@@ -107,7 +107,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     extension = _weights.extension()
     if extension is None:
         raise TrainingError("no models/encoder to build on; run `train encoder` first")
-    rows = gathered(chain(people(data), quoted(data), logged(settings.home)), barred(data))
+    rows = gathered(chain(people(data), quoted(data), logged(settings.home, settings.preferences)), barred(data))
     yield from told(rows)
     plan = Plan(steps=limit or 0).over(len(rows.kept))
     device = settings.retrieval.embed.device
@@ -120,7 +120,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     yield f"{plan.steps} steps, {trainer.path.name}; before, {before}"
     yield from trainer.run()
     out.mkdir(parents=True, exist_ok=True)
-    changes = halves(scorer.change)
+    changes = stored(scorer.change)
     changes[HEAD] = scorer.head.detach().cpu().numpy().astype(np.float16)
     write(changes, out / WEIGHTS, {"encoder": extension.revision})
     yield "bringing the scores to mean 0 and deviation 1"

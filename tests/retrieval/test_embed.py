@@ -203,3 +203,25 @@ def test_hashing_is_stable_over_releases() -> None:
     """Stored vectors stay valid: the same text hashes as it always has."""
     row = hashing.build(EmbedSettings()).embed(["plumbline"], "query")[0]
     assert np.flatnonzero(row).tolist() == [210]
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 8), st.integers(0, 99))
+def test_a_packed_change_is_nearly_the_change(out: int, into: int, rank: int, seed: int) -> None:
+    """A byte a number keeps every element of the product to 2 % of the largest it could be."""
+    dice = np.random.default_rng(seed)
+    up = dice.normal(size=(out, rank)).astype(np.float32) * dice.lognormal(size=(out, 1))
+    down = dice.normal(size=(rank, into)).astype(np.float32) * dice.lognormal(size=(1, into))
+    down[:, 0] = 0
+    found = _weights.packed("layer.0.weight", up, down)
+    assert {a.dtype.name for k, a in found.items() if not k.endswith("_scale")} == {"int8"}
+    merged = _weights.merge(found)["layer.0.weight"]
+    bound = np.abs(up).max(1)[:, None] * np.abs(down).max(0)[None] * rank
+    assert (np.abs(merged - up @ down) <= 0.02 * bound + 1e-6).all()
+    assert not merged[:, 0].any()
+
+
+def test_a_change_in_float16_is_read_too() -> None:
+    """Files of earlier versions hold the factors as they are."""
+    up, down = np.eye(3, 2, dtype=np.float16), np.full((2, 4), 0.5, dtype=np.float16)
+    merged = _weights.merge({"a.weight.up": up, "a.weight.down": down})
+    assert np.array_equal(merged["a.weight"], up.astype(np.float32) @ down.astype(np.float32))
