@@ -7,15 +7,20 @@ given by `--config FILE`. An unknown key is an error that names the nearest know
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -25,6 +30,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from assistant._settings import merge, nearest, put, read
 from assistant.errors import ConfigError
 from assistant.server.config import OperationSettings
 from retrieval.config import RetrievalSettings
@@ -84,6 +90,33 @@ class PolicySettings(BaseModel):
         1, ge=1, le=64, description="answers drawn, of which the reward model's best is given"
     )
     follow: bool = Field(True, description="a promoted candidate answers in this policy's place")
+
+
+class PreferenceSettings(BaseModel):
+    """How the preference log is kept, and what of it may be learnt from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    consent: Literal["asked", "never"] = Field(
+        "asked", description="asked: what users allow is trained on; never: nothing is"
+    )
+    retention_days: float = Field(365.0, gt=0, description="a turn is purged after this, days")
+    dev_fraction: float = Field(0.1, ge=0, lt=1, description="users held out for development")
+    test_fraction: float = Field(0.1, ge=0, lt=1, description="users held out for the gates")
+    split_users: int = Field(
+        20, ge=1, description="users met while fewer are known are split by conversation"
+    )
+    edit_weight: float = Field(
+        0.5, gt=0, le=1, description="weight of a pair made from an edit; a pick weighs 1"
+    )
+    busy_seconds: float = Field(30.0, gt=0, description="wait for another writer, seconds")
+    page: int = Field(256, ge=1, description="feedback events read per transaction")
+
+    @model_validator(mode="after")
+    def _leaves_training_users(self) -> PreferenceSettings:
+        if self.dev_fraction + self.test_fraction >= 1:
+            raise ValueError("dev_fraction + test_fraction must stay below 1; lower one of them")
+        return self
 
 
 class PromotionSettings(BaseModel):
@@ -149,6 +182,9 @@ class TrainSettings(BaseModel):
     episodes: int = Field(64, ge=8, description="answers drawn for an update")
     rate: float = Field(1e-4, gt=0, description="learning rate of the policy")
     kl: float = Field(6.0, gt=0, description="KL that PPO aims at, nats an answer")
+    pretraining: float = Field(0.0, ge=0, description="weight of the loss on plain text (PPO-ptx)")
+    adapter_rank: int = Field(16, ge=0, description="LoRA rank of a model that writes; 0 = none")
+    answer_tokens: int = Field(96, ge=8, description="answers that a model writes, at most")
     seed: int = Field(7, description="of all that is drawn")
 
 
@@ -212,6 +248,7 @@ class Settings(BaseSettings):
     retrieval: RetrievalSettings = RetrievalSettings()
     safety: SafetySettings = SafetySettings()
     policy: PolicySettings = PolicySettings()
+    preferences: PreferenceSettings = PreferenceSettings()
     promotion: PromotionSettings = PromotionSettings()
     canary: CanarySettings = CanarySettings()
     gates: GateSettings = GateSettings()
@@ -258,16 +295,16 @@ def load(
         ConfigError: unknown preset, unreadable file, unknown key or a value out of range.
     """
     overrides = {**(policy_values(policy) if policy else {}), **(overrides or {})}
-    values = _read(_preset_path(preset))
+    values = read(_preset_path(preset))
     if file is not None:
-        _merge(values, _read(file))
-    _merge(values, _environment())
+        merge(values, read(file))
+    merge(values, _environment())
     try:
         settings = Settings(**values)
         if overrides:
             merged = settings.model_dump(mode="python")
             for key, value in overrides.items():
-                _set(merged, key, value)
+                put(merged, key, value)
             settings = Settings.model_validate(merged)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
@@ -318,44 +355,11 @@ def _environment() -> dict[str, Any]:
             key = name[len(PREFIX) :].lower().split("__")[0]
             if key not in Settings.model_fields:
                 known = Settings.model_fields
-                raise ConfigError(f"no setting {key!r} (variable {name}){_nearest(key, known)}")
+                raise ConfigError(f"no setting {key!r} (variable {name}){nearest(key, known)}")
     try:
         return EnvSettingsSource(Settings)()
     except SettingsError as error:
         raise ConfigError(f"cannot read the {PREFIX} variables: {error}; write JSON") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read settings from {path}: {error}") from error
-
-
-def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and isinstance(into.get(key), dict):
-            _merge(into[key], value)
-        else:
-            into[key] = value
-
-
-def _set(values: dict[str, Any], dotted: str, value: str) -> None:
-    *path, last = dotted.split(".")
-    for name in path:
-        below = values.get(name)
-        if not isinstance(below, dict):
-            raise ConfigError(f"no setting {dotted!r}{_nearest(name, values)}")
-        values = below
-    if last not in values:
-        raise ConfigError(f"no setting {dotted!r}{_nearest(last, values)}")
-    listed = isinstance(values[last], tuple)  # written a,b or ["a", "b"]
-    values[last] = re.findall(r"[^\s,\[\]\"']+", value) if listed else value
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
-    return f"; did you mean {close[0]!r}?" if close else f"; there are: {', '.join(known)}"
 
 
 def _explain(error: ValidationError) -> str:
@@ -363,7 +367,7 @@ def _explain(error: ValidationError) -> str:
     for item in error.errors():
         where = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            lines.append(f"no setting {where!r}{_nearest(where.split('.')[-1], _fields(item))}")
+            lines.append(f"no setting {where!r}{nearest(where.split('.')[-1], _fields(item))}")
         else:
             lines.append(f"setting {where!r}: {item['msg']}{_got(item)}")
     return "; ".join(lines)

@@ -6,44 +6,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from assistant.config import PreferenceSettings
+
+__all__ = ["FILTERS", "PPOSettings", "PreferenceSettings"]
+
 #: Ways to sample that leave part of the policy's distribution out, so that the KL of what was
 #: drawn is no longer that of the policy; it goes below zero.
 FILTERS = (
     "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff", "repetition_penalty",
     "no_repeat_ngram_size", "min_length", "min_new_tokens", "suppress_tokens", "bad_words_ids",
 )  # fmt: skip
-
-
-class PreferenceSettings(BaseModel):
-    """How the preference log is kept."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    retention_days: float = Field(
-        default=365.0, gt=0, description="a turn is purged after this, days"
-    )
-    dev_fraction: float = Field(
-        default=0.1, ge=0, lt=1, description="users held out for development"
-    )
-    test_fraction: float = Field(
-        default=0.1, ge=0, lt=1, description="users held out for the gates"
-    )
-    split_users: int = Field(
-        default=20,
-        ge=1,
-        description="users met while fewer than this are known are split by conversation",
-    )
-    edit_weight: float = Field(
-        default=0.5, gt=0, le=1, description="weight of a pair made from an edit; a pick weighs 1"
-    )
-    busy_seconds: float = Field(default=30.0, gt=0, description="wait for another writer, seconds")
-    page: int = Field(default=256, ge=1, description="feedback events read per transaction")
-
-    @model_validator(mode="after")
-    def _leaves_training_users(self) -> PreferenceSettings:
-        if self.dev_fraction + self.test_fraction >= 1:
-            raise ValueError("dev_fraction + test_fraction must stay below 1; lower one of them")
-        return self
 
 
 class PPOSettings(BaseModel):

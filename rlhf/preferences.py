@@ -267,6 +267,8 @@ class PreferenceStore:
 
     def prompts(self, split: Split | None = None, *, raw: bool = False) -> Iterator[Sample]:
         """What users asked and a policy answered, each prompt once, oldest first."""
+        if self._barred:
+            return
         with self._file.translated():
             yield from examples.prompts(self._file.engine, split, self.settings.page, raw=raw)
 
@@ -309,6 +311,8 @@ class PreferenceStore:
 
     def records(self, split: Split | None = None) -> Iterator[dict[str, Any]]:
         """Whole turns, raw and redacted, as JSON-ready dicts, of users who allow training."""
+        if self._barred:
+            return
         with self._file.translated():
             yield from examples.records(self._file.engine, split, self.settings.page)
 
@@ -327,7 +331,14 @@ class PreferenceStore:
 
     # -- inside
 
+    @property
+    def _barred(self) -> bool:
+        """Whether nothing that users said may be learnt from, whatever they allowed."""
+        return self.settings.consent == "never"
+
     def _events(self, kinds: tuple[str, ...], split: Split | None) -> Iterator[examples.Found]:
+        if self._barred:
+            return
         with self._file.translated():
             yield from examples.events(self._file.engine, kinds, split, self.settings.page)
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from rlhf.config import PreferenceSettings
 from rlhf.fit._reward_rows import Compared
 from rlhf.preferences import PreferenceStore
 from rlhf.scoring import asked
 
 
-def logged(home: Path) -> Iterator[Compared]:
-    """Comparisons of the log in `home`, if there is one.
+def logged(home: Path, settings: PreferenceSettings | None = None) -> Iterator[Compared]:
+    """Comparisons of the log in `home`, if there is one, kept as the settings say.
 
     Raises:
         StoreError: the log cannot be opened.
@@ -24,7 +25,7 @@ def logged(home: Path) -> Iterator[Compared]:
     path = home / "preferences.db"
     if not path.exists():
         return
-    store = PreferenceStore(path)
+    store = PreferenceStore(path, settings=settings)
     try:
         yield from comparisons(store)
     finally:

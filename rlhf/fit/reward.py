@@ -107,7 +107,9 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     extension = _weights.extension()
     if extension is None:
         raise TrainingError("no models/encoder to build on; run `train encoder` first")
-    rows = gathered(chain(people(data), quoted(data), logged(settings.home, settings.preferences)), barred(data))
+    rows = gathered(
+        chain(people(data), quoted(data), logged(settings.home, settings.preferences)), barred(data)
+    )
     yield from told(rows)
     plan = Plan(steps=limit or 0).over(len(rows.kept))
     device = settings.retrieval.embed.device
