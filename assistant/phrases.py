@@ -24,6 +24,12 @@ PHRASES: dict[str, dict[str, str]] = {
         "文档里没有的，"
         "我会直接告诉你没有找到。可以在左侧添加文档，或者问我“如何添加文档？”。",
     },
+    "clarify": {
+        "en": "I am not sure what to look for. Please name the topic, for example a document, a "
+        "product or a rule, and I will search for it.",
+        "zh": "我还不确定要查什么。请说出具体的主题，"
+        "例如某份文档、某个产品或某条规定，我再去查找。",
+    },
     "empty": {
         "en": "There are no documents yet. Add some on the left, or with `python app.py ingest "
         "PATH`, and ask again.",

@@ -100,7 +100,8 @@ class Delta:
     evidence does not answer). `confidence` in [0, 1], on the last piece, is the policy's own
     probability that the evidence answers the question; None where it cannot say.
     `token_ids` and `logprobs` are the sampled tokens, for the preference log. `usage`, on the last
-    piece, is what the engine counted; None where it does not say.
+    piece, is what the engine counted; None where it does not say. `phrase`, on the last piece, is
+    the key of a phrase (`assistant.phrases`) that is the whole answer, "" for an answer of its own.
     """
 
     text: str
@@ -110,6 +111,7 @@ class Delta:
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     usage: Usage | None = None
+    phrase: str = ""
 
 
 @dataclass(frozen=True, slots=True)

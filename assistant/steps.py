@@ -1,4 +1,4 @@
-"""The steps of a turn, each a function over the turn's state; `dialogue.py` lists their order.
+"""The steps of a turn, each a function over the turn's state; `turn.py` lists their order.
 
 A step returns one line for "why this answer". A step that ends the turn sets `state.outcome`.
 """
@@ -106,6 +106,7 @@ class State:
     outcome: Outcome | None = None
     answer: str = ""
     finish: str = ""
+    phrase: str = ""
     confidence: float | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -180,6 +181,10 @@ def compose(state: State, parts: Parts) -> Iterator[str]:
         return
     finally:
         state.citations = tuple(_unleaked(c, parts) for c in grounder.citations)
+    if state.phrase:
+        state.outcome, state.answer = "social", say(state.phrase, state.language)
+        yield state.answer
+        return
     cited = grounder.citations
     # once more as a whole: a link's parts may stand in several sentences
     state.answer, _ = neutralise("".join(shown), _targets(cited, state.passages), _sources(cited))
@@ -273,7 +278,7 @@ def _note(state: State, delta: Delta) -> None:
     state.token_ids.extend(delta.token_ids)
     state.logprobs.extend(delta.logprobs)
     if delta.finish:
-        state.finish = delta.finish
+        state.finish, state.phrase = delta.finish, delta.phrase
         state.confidence = delta.confidence
         state.usage = delta.usage
 

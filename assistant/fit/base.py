@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from assistant.errors import ConfigError
+from assistant.schema import Citation, PolicyCard, Reply, Turn, Understanding
+from assistant.understand import understand
 from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import IngestSummary
+from retrieval.text import language
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +82,18 @@ def fill(
     *_, summary = knowledge.ingest([folder])
     assert isinstance(summary, IngestSummary)
     return where, summary
+
+
+def standing_alone(text: str, before: str, title: str) -> str:
+    """What is searched where `text` comes after the question `before`, answered from `title`."""
+    tongue = language(before)
+    cited = Citation(1, 0, 0, "", title, (), "", 0, 0, True, "", 0.0, 0.0, 0.0)
+    read = Understanding("question", before, False, tongue, "")
+    card = PolicyCard("extract", "")
+    reply = Reply(
+        "", "", "", "", "answered", tongue, (cited,), (), (), (), read, card, None, 0.0
+    )  # fmt: skip
+    return understand(text, [Turn("", "", before, reply, 0.0)]).query
 
 
 def left_out(questions: Iterable[Question]) -> frozenset[str]:

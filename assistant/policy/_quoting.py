@@ -12,6 +12,9 @@ each behind its label and two scores: what the reranker makes of it (`r`) and th
 probability that it is the one (`e`). Without a reranker there is no `r`. The `e` after <evidence>
 is the linear model's probability that any sentence answers. An answer is `<cite> <s2> <end>`, with
 up to three labels, or `<abstain> <end>`. Texts are cut here; what is quoted is whole.
+
+Where the phrase book is offered, an answer may also be one of its phrases, `<phrase> <reserved0>
+<end>`; which reserved sign is which phrase is kept beside the weights (calibration.json).
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from assistant.policy._ranker import READ, Candidate, Evidence, answerable
-from assistant.policy._signs import LABELS, SCORES, SECOND_SCORES, Sign, encode, sign
+from assistant.policy._signs import LABELS, RESERVED, SCORES, SECOND_SCORES, Sign, encode, sign
 from assistant.policy._trie import Path, Paths
 from assistant.policy.extract import MOST, Fitted, Weights, inside, quotes, tongue
 from assistant.schema import Prompt
@@ -37,6 +40,9 @@ KEPT, TEXT, HEADING, QUESTION = 12, 40, 16, 96
 READ_BORDERS = tuple(np.linspace(-5.0, 4.0, SCORES - 1).tolist())
 CHANCE_BORDERS = (0.005, 0.02, 0.06, 0.15, 0.3, 0.55, 0.8)
 SURE_BORDERS = (0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.998)
+
+#: The phrase book speaks where it is more probable than quoting and abstaining together.
+SPOKEN = 0.5
 
 assert len(READ_BORDERS) == SCORES - 1
 assert len(CHANCE_BORDERS) == len(SURE_BORDERS) == SECOND_SCORES - 1
@@ -120,10 +126,22 @@ class Layout:
         made: a tokenizer that has our signs.
         spoken: whether an answer holds a quoted sentence's tokens after its label; they are
             forced, so they cost time and change what follows, nothing else.
+        phrases: keys of `assistant.phrases.PHRASES` that an answer may be, in the order in which
+            the network learnt them; none where the phrase book is not offered.
+
+    Raises:
+        ValueError: there are more phrases than signs for them.
     """
 
-    def __init__(self, made: Tokenizer, *, spoken: bool = False) -> None:
+    def __init__(
+        self, made: Tokenizer, *, spoken: bool = False, phrases: Sequence[str] = ()
+    ) -> None:
+        if len(phrases) > RESERVED:
+            raise ValueError(f"{len(phrases)} phrases; there are {RESERVED} signs for them")
         self._made, self._spoken = made, spoken
+        #: The phrases offered.
+        self.phrases = tuple(phrases)
+        self.book = sign(made, "phrase")
         self.end, self.abstain, self.cite = (sign(made, n) for n in ("end", "abstain", "cite"))
         self.labels = tuple(sign(made, f"s{n}") for n in range(1, LABELS + 1))
 
@@ -158,6 +176,30 @@ class Layout:
         """The tokens that quote a sentence."""
         return (self.cite, self.labels[label - 1], *(self._text(text) if self._spoken else ()))
 
+    def phrase(self, key: str) -> Path:
+        """The tokens that say a phrase."""
+        return (self.book, sign(self._made, f"reserved{self.phrases.index(key)}"))
+
+    def said(self, path: Sequence[int]) -> str:
+        """The key of the phrase that an answer is, "" where it is none."""
+        wanted = tuple(path[:2])
+        return next((key for key in self.phrases if self.phrase(key) == wanted), "")
+
+    def opening(self, logits: Sequence[float], *, abstains: bool, drawn: bool = False) -> Path:
+        """How an answer begins, where that is not left to chance.
+
+        Args:
+            logits: of quoting, abstaining and the phrase book as the first decision.
+            abstains: whether the confidence is too low to quote.
+            drawn: whether tokens are drawn; then only abstaining is decided here.
+        """
+        odds = np.exp(np.array(logits, dtype=np.float64) - max(logits))
+        if self.phrases and odds[2] > SPOKEN * odds.sum():
+            return () if drawn else (self.book,)
+        if abstains:
+            return (self.abstain,)
+        return () if drawn else (self.cite,)
+
     def paths(
         self,
         texts: Sequence[str],
@@ -166,7 +208,8 @@ class Layout:
     ) -> Paths:
         """The answers there are about sentences with these labels."""
         options = [self.option(n, text) for n, text in zip(labels, texts, strict=True)]
-        return Paths(options, [(self.abstain,)], self.end, MOST, clashes)
+        alone = [(self.abstain,), *(self.phrase(key) for key in self.phrases)]
+        return Paths(options, alone, self.end, MOST, clashes)
 
     def offer(
         self,

@@ -5,6 +5,9 @@ The evidence is laid out by `_quoting`; an answer is a path through the tree of 
 probability that the network gives to quoting at all, calibrated on training questions
 (calibration.json beside the weights), is the reply's confidence; below the language's threshold
 the policy abstains. `policy.model` names another folder than the one that is shipped.
+
+A network that learnt the phrase book (calibration.json says which phrases) may answer a greeting,
+or a message that nothing can be searched for, with one of its phrases; the last delta names it.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from transformers import LlamaForCausalLM
 
 from assistant.config import PolicySettings
 from assistant.errors import ConfigError, ModelNotFound, PolicyError, PolicyUnavailable
+from assistant.phrases import PHRASES
 from assistant.policy._checkpoint import check, find, revision, tokenizing
 from assistant.policy._decode import Answer, Reader, beam, sample
 from assistant.policy._quoting import Layout, Offer, quoted
@@ -129,6 +133,13 @@ class Quote:
             found, confidence = self._decide(prompt, offer, sampling if last else Sampling())
             sure = sure or confidence
             spans = quoted(prompt, offer, found.path)
+            said = self._layout.said(found.path)
+            if said and not number:
+                ids, logprobs = found.path, found.logprobs
+                end = Delta("", finish="stop", phrase=said, token_ids=ids, logprobs=logprobs)
+                if last:
+                    return [end]
+                break
             if last or not spans:
                 return _deltas(prompt, offer, found, spans, sure)
             barred += spans
@@ -146,13 +157,12 @@ class Quote:
                 raise PolicyError(
                     f"the network gave NaN in {self.card.dtype}; set policy.dtype = float32"
                 )
-            pair = torch.log_softmax(first[[layout.cite, layout.abstain]], 0)
+            three = first[[layout.cite, layout.abstain, layout.book]]
             fit = self._calibration.get(tongue(prompt.question), Calibration())
-            confidence = fit.confidence(float(pair[1].exp()))
+            confidence = fit.confidence(float(torch.softmax(three[:2], 0)[1]))
             minimum = self._minimum if self._minimum >= 0 else fit.threshold
             drawn = sampling.temperature > 0
-            begun = (layout.cite,) if not drawn else ()
-            begun = (layout.abstain,) if confidence < minimum else begun
+            begun = layout.opening(three.tolist(), abstains=confidence < minimum, drawn=drawn)
             if self._beams > 1 and not drawn:
                 return beam(reader, offer.paths, self._beams, begun), confidence
             found = sample(
@@ -224,26 +234,45 @@ def build(options: PolicySettings, resources: Resources) -> Quote:
     )
     logger.info("model loaded model=%s revision=%s", card.model, card.revision[:12])
     read = fitted(resources)
-    return Quote(model, Layout(made), read, calibration(folder), options.min_confidence, card)
+    layout = Layout(made, phrases=phrasebook(folder))
+    least, beams = options.min_confidence, options.beams
+    return Quote(model, layout, read, calibration(folder), least, card, beams)
 
 
 def calibration(folder: Path) -> dict[str, Calibration]:
     """What calibration.json of a folder says, nothing where there is none.
 
     Raises:
-        ModelNotFound: it is not `{language: {scale, offset, threshold}}`.
+        ModelNotFound: it is not `{"languages": {language: {scale, offset, threshold}}}`.
     """
+    return _calibrated(folder)[0]
+
+
+def phrasebook(folder: Path) -> tuple[str, ...]:
+    """The phrases that the network in a folder learnt, in their order.
+
+    Raises:
+        ModelNotFound: calibration.json is malformed, or names a phrase that there is not.
+    """
+    return _calibrated(folder)[1]
+
+
+def _calibrated(folder: Path) -> tuple[dict[str, Calibration], tuple[str, ...]]:
     path = folder / CALIBRATION
     if not path.exists():
-        return {}
+        return {}, ()
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return {
+        fits = {
             lang: Calibration(float(v["scale"]), float(v["offset"]), float(v["threshold"]))
             for lang, v in values["languages"].items()
         }
+        known = tuple(values.get("phrases", ()))
+        for key in known:
+            PHRASES[key]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelNotFound(f"cannot read {path}: {error!r}; fit it with `train sft`") from error
+    return fits, known
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

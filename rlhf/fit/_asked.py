@@ -2,7 +2,7 @@
 
 Left out: rows with split "test", paragraphs that `bench` reports on (xquad), drcd/dev. The order
 depends on the questions' ids alone and takes both languages in turns, so the first n questions are
-fit to be trained on, whatever n is.
+fit to be trained on, whatever n is. What `_kinds` makes comes early, as there is little of it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,28 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
 from assistant.fit.base import Question
 from retrieval.fit._glossary import FOLDER, share
 from retrieval.text import content_words, language, sentences
+from rlhf.fit._kinds import (
+    BARE,
+    FOLLOWED,
+    JOINT,
+    PHRASES,
+    SUMMARIES,
+    Asked,
+    bare,
+    followed,
+    joint,
+    phrases,
+    summaries,
+)
 from rlhf.fit._text import read
 
-#: Questions of each kind at most; those the reranker has learnt from are fewer.
+#: Questions of each kind and language at most; those the reranker has learnt from are fewer.
 MOST = {
     "squad/squad2_dev": 3000,
     "impossible": 1800,
@@ -29,10 +41,17 @@ MOST = {
     "cmrc2018/dev": 1645,
     "cmrc2018/trial": 400,
     "drcd/test": 3493,
-    "crossed": 900,
-    "keywords": 400,
+    "crossed": 450,
+    "keywords": 200,
     "follow-ups": 300,
+    BARE: 160,
+    JOINT: 160,
+    FOLLOWED: 160,
+    SUMMARIES: 130,
+    PHRASES: 300,
 }
+#: Kinds that come in the first part of the order, and how long it is.
+EARLY, SOON = (BARE, JOINT, FOLLOWED, SUMMARIES, PHRASES), 0.3
 FILES = (
     "squad/squad2_dev",
     "nq_oracle/dev",
@@ -41,28 +60,8 @@ FILES = (
     "cmrc2018/trial",
     "drcd/test",
 )
-#: Share of the articles that are never trained on.
-HELD = 0.1
 #: Words of a keyword request.
 _WORDS = (3, 6)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question to be searched: `kind` is where it comes from, `held` is not trained on."""
-
-    id: str
-    kind: str
-    lang: str
-    text: str
-    context: str
-    title: str
-    answers: tuple[str, ...]
-
-    @property
-    def held(self) -> bool:
-        """Whether its article is for checking only."""
-        return share(f"lesson:{self.title or self.context}") < HELD
 
 
 def plan(data: Path) -> list[Asked]:
@@ -75,15 +74,24 @@ def plan(data: Path) -> list[Asked]:
     kept = {(row.kind, row.id): row for row in rows}
     found: list[Asked] = [*kept.values(), *_crossed(rows), *_keywords(rows)]
     found += _follow_ups(data / "qa" / "canard" / "dev.jsonl.gz")
-    kinds: dict[str, list[Asked]] = {}
-    for row in sorted(found, key=lambda row: share(f"lessons:{row.kind}:{row.id}")):
-        chosen = kinds.setdefault(row.kind, [])
-        if len(chosen) < MOST[row.kind]:
-            chosen.append(row)
-    each = {lang: [r for k in kinds.values() for r in k if r.lang == lang] for lang in ("en", "zh")}
-    for lang, mine in each.items():
-        random.Random(f"lessons {lang}").shuffle(mine)
+    alike = list(kept.values())
+    found += [*bare(alike), *joint(alike), *followed(alike), *summaries(alike), *phrases()]
+    each = {lang: _chosen([row for row in found if row.lang == lang]) for lang in ("en", "zh")}
     return [row for pair in zip_longest(*each.values()) for row in pair if row is not None]
+
+
+def _chosen(rows: Sequence[Asked]) -> list[Asked]:
+    """What is asked of one language, in its order."""
+    kinds: dict[str, list[Asked]] = {}
+    for row in sorted(rows, key=lambda row: share(f"lessons:{row.kind}:{row.id}")):
+        mine = kinds.setdefault(row.kind, [])
+        if len(mine) < MOST[row.kind]:
+            mine.append(row)
+
+    def place(row: Asked) -> float:
+        return share(f"place:{row.kind}:{row.id}") * (SOON if row.kind in EARLY else 1)
+
+    return sorted((row for mine in kinds.values() for row in mine), key=place)
 
 
 def contexts(data: Path) -> list[Question]:

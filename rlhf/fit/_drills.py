@@ -7,6 +7,9 @@ shown, the answer is to abstain.
 What comes after the first label is learnt from a first label drawn as the linear ranker would draw
 it: after a right one the answer ends, after a wrong one a right one follows. So the network learns
 how likely its choice was right, and adds a sentence where it was not.
+
+Of a summary, or of a question of two halves, what is shown of the marked sentences is quoted. What
+is answered from the phrase book is answered so whatever evidence stands beside.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from assistant.policy._signs import LABELS
 from assistant.policy._trie import Path, Paths
 from assistant.policy.extract import Weights
 from retrieval.text import is_han
+from rlhf.fit._kinds import BARE, FOLLOWED, JOINT, SUMMARIES
 from rlhf.fit._lessons import Lesson
 
 #: How often what answers is taken away, one by one or with its whole passage.
@@ -36,11 +40,13 @@ NOISE, NOISY = 1.0, 0.2
 #: How often there is no reranker.
 UNREAD = 0.1
 #: Sets the reranker was trained on: its scores are too good there, so noise is added always.
-READ_BEFORE = ("squadshifts/new_wiki", "cmrc2018/trial", "covidqa", "crossed")
+READ_BEFORE = (
+    "squadshifts/new_wiki", "cmrc2018/trial", "covidqa", "crossed", BARE, JOINT, FOLLOWED,
+)  # fmt: skip
 #: Sets that the answerability head was trained on.
 ANSWERED_BEFORE = (
     "squad/squad2_dev", "impossible", "squadshifts/new_wiki", "cmrc2018/dev", "cmrc2018/trial",
-    "nq_oracle/dev", "covidqa", "crossed",
+    "nq_oracle/dev", "covidqa", "crossed", BARE, JOINT, FOLLOWED,
 )  # fmt: skip
 #: Characters of an answer that is not found in other texts by chance.
 TELLING = {"en": 5, "zh": 3}
@@ -115,7 +121,7 @@ def _kept(lesson: Lesson, dice: random.Random) -> list[int]:
     everything = range(len(lesson.texts))
     if answers and dice.random() < GONE:
         gone = answers | _saying(lesson)
-        if dice.random() < 0.5:
+        if lesson.kind == SUMMARIES or dice.random() < 0.5:
             gone |= {i for i in everything if lesson.gold[lesson.spans[i][0]]}
     rest = [i for i in everything if i not in answers]
     if dice.random() < THINNED:
@@ -151,10 +157,12 @@ def _drill(
     ids = tuple(layout.prompt(lesson.question, seen.lines, seen.sure, numbers))
     right = [n for n, i in enumerate(there) if lesson.right[i]]
     needed = [n for n, i in enumerate(there) if i in lesson.needed]
-    whole = len(needed) == len(lesson.needed)
+    whole = lesson.partial or len(needed) == len(lesson.needed)
     pieces = [layout.option(number, text) for number, text in zip(numbers, texts, strict=True)]
     follow = _Follow(layout, tokens)
-    if right:
+    if lesson.phrase:
+        follow.say(lesson.phrase)
+    elif right:
         first = _first(seen, right, dice)
         follow.quote(pieces[first], right)
         if first not in right:
@@ -195,6 +203,15 @@ class _Follow:
         """To end is right."""
         self.targets[len(self.path)] = frozenset({self._layout.end})
         self.path.append(self._layout.end)
+
+    def say(self, phrase: str) -> None:
+        """A phrase of the book is right, to abstain where the book is not offered."""
+        if phrase not in self._layout.phrases:
+            self.abstain()
+            return
+        piece = self._layout.phrase(phrase)
+        self.targets = {at: frozenset({token}) for at, token in enumerate(piece)}
+        self.path += (*piece, self._layout.end)
 
     def abstain(self) -> None:
         """To abstain is right."""

@@ -16,8 +16,9 @@ from assistant.policy._decode import decisions
 from assistant.policy._quoting import Layout
 from assistant.policy._ranker import answerable
 from assistant.policy._signs import LANGUAGES
+from assistant.policy._trie import Path
 from assistant.policy.extract import MOST, Weights
-from rlhf.fit._drills import plain
+from rlhf.fit._drills import Drill, plain
 from rlhf.fit._lessons import Lesson
 
 Array = NDArray[np.float64]
@@ -39,6 +40,8 @@ class Mark:
         first: whether the sentence each would quote first does, (network, ranker).
         among: whether one of the first three does.
         sure: how sure each is that there is an answer, as a logit.
+        said: the phrase that the network would say, "" for none, and the one that is right.
+        kind: where the question comes from.
     """
 
     lang: str
@@ -46,6 +49,8 @@ class Mark:
     first: tuple[bool, bool]
     among: tuple[bool, bool]
     sure: tuple[float, float]
+    said: tuple[str, str] = ("", "")
+    kind: str = ""
 
 
 class Exam:
@@ -74,7 +79,7 @@ class Exam:
         """Ask everything."""
         found = []
         rows = zip(self._lessons, self._drills, self._ranked, self._asked(model), strict=True)
-        for lesson, drill, (first, among, sure), (order, logit) in rows:
+        for lesson, drill, (first, among, sure), (order, logit, said) in rows:
             hits = [token in drill.right for token in order]
             found.append(
                 Mark(
@@ -83,31 +88,52 @@ class Exam:
                     (hits[0], first),
                     (any(hits[:MOST]), among),
                     (logit, sure),
+                    (said, lesson.phrase),
+                    lesson.kind,
                 )
             )
         return found
 
-    def _asked(self, model: LlamaForCausalLM) -> Iterator[tuple[list[int], float]]:
-        """Of each drill the labels, likeliest first, and the logit of quoting at all."""
+    def _asked(self, model: LlamaForCausalLM) -> Iterator[tuple[list[int], float, str]]:
+        """Of each drill the labels, likeliest first, the logit of quoting, and the phrase said."""
         layout = self._layout
         for at in range(0, len(self._drills), AT_ONCE):
             part = self._drills[at : at + AT_ONCE]
-            answers = [(layout.cite, drill.labels[0]) for drill in part]
-            with (
-                torch.inference_mode(),
-                torch.autocast(
-                    model.device.type, self._dtype, enabled=self._dtype != torch.float32
-                ),
-            ):
-                made = decisions(model, [d.ids for d in part], answers, [d.paths for d in part])
-            seen = {
-                (d.row, d.at): dict(zip(d.allowed, d.logprobs.tolist(), strict=True)) for d in made
+            seen = self._seen(model, part, [(layout.cite, drill.labels[0]) for drill in part])
+            signs = [t for t in (layout.cite, layout.abstain, layout.book) if t in seen[0, 0]]
+            speaking = [
+                row
+                for row in range(len(part))
+                if layout.opening([seen[row, 0][t] for t in signs], abstains=True) == (layout.book,)
+            ]
+            heard = self._seen(
+                model,
+                [part[row] for row in speaking],
+                [layout.phrase(layout.phrases[0])] * len(speaking),
+            )
+            said = {
+                row: layout.said((layout.book, max(odds, key=lambda token: odds[token])))
+                for n, row in enumerate(speaking)
+                for odds in [heard[n, 1]]
             }
             for row, drill in enumerate(part):
                 first = seen[row, 0]
                 labels = seen.get((row, 1), {drill.labels[0]: 0.0})
                 order = sorted(labels, key=lambda token: -labels[token])
-                yield order, first[layout.cite] - first[layout.abstain]
+                yield order, first[layout.cite] - first[layout.abstain], said.get(row, "")
+
+    def _seen(
+        self, model: LlamaForCausalLM, part: Sequence[Drill], answers: Sequence[Path]
+    ) -> dict[tuple[int, int], dict[int, float]]:
+        """The log-probs of what is allowed, by (row, token) of each decision."""
+        if not part:
+            return {}
+        with (
+            torch.inference_mode(),
+            torch.autocast(model.device.type, self._dtype, enabled=self._dtype != torch.float32),
+        ):
+            made = decisions(model, [d.ids for d in part], answers, [d.paths for d in part])
+        return {(d.row, d.at): dict(zip(d.allowed, d.logprobs.tolist(), strict=True)) for d in made}
 
 
 def ranked(lesson: Lesson, weights: Weights) -> tuple[bool, bool, float]:
@@ -134,7 +160,7 @@ def report(marks: Sequence[Mark]) -> str:
     """A line on both; `a (b)` is the network and, on the same evidence, the linear ranker."""
     parts = []
     for lang in LANGUAGES:
-        mine = [m for m in marks if m.lang == lang]
+        mine = _searched(marks, lang)
         there = [m for m in mine if m.answerable]
         if not there:
             continue
@@ -148,14 +174,28 @@ def report(marks: Sequence[Mark]) -> str:
             f"({first[1]:.3f}), one of three {among[0]:.3f} ({among[1]:.3f}), "
             f"AUROC of abstaining {told[0]:.3f} ({told[1]:.3f})"
         )
+    spoken = [m for m in marks if m.said[1]]
+    if spoken:
+        right = np.mean([m.said[0] == m.said[1] for m in spoken])
+        others = [m for m in marks if not m.said[1]]
+        wrong = np.mean([bool(m.said[0]) for m in others]) if others else 0.0
+        parts.append(
+            f"phrase book: right of {len(spoken)} {right:.3f}, said of {len(others)} others "
+            f"{wrong:.3f}"
+        )
     return "held out: " + "; ".join(parts)
+
+
+def _searched(marks: Sequence[Mark], lang: str) -> list[Mark]:
+    """Those of a language that the evidence is to answer."""
+    return [m for m in marks if m.lang == lang and not m.said[1]]
 
 
 def calibrate(marks: Sequence[Mark]) -> dict[str, dict[str, float]]:
     """Scale, offset and threshold of each language that has both kinds of questions."""
     found = {}
     for lang in LANGUAGES:
-        mine = [m for m in marks if m.lang == lang]
+        mine = _searched(marks, lang)
         logits = np.array([m.sure[0] for m in mine])
         there = np.array([m.answerable for m in mine], dtype=bool)
         if not there.any() or there.all():

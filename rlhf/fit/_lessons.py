@@ -5,8 +5,8 @@ searched in it, and the sentences of what comes are weighed as they are when peo
 (`assistant.policy._ranker`); those that hold the gold answer are marked. For half of the questions
 the same is done without the gold paragraph, or without its whole article: nothing is marked then.
 
-Which questions there are says `_asked`. Lessons go to a file as they are made; a run that was
-stopped goes on.
+Which questions there are says `_asked`, which sentences sum up says `_gist`. Lessons go to a file
+as they are made; a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ from assistant.policy.base import Resources
 from assistant.schema import Prompt
 from retrieval.fit._glossary import share
 from retrieval.knowledge import KnowledgeBase, open_knowledge
-from retrieval.rerank.base import Reranker
 from retrieval.schema import Passage
 from rlhf.errors import TrainingError
-from rlhf.fit._asked import Asked, contexts, plan
+from rlhf.fit._asked import contexts, plan
+from rlhf.fit._gist import gist, halves
+from rlhf.fit._kinds import PARTIAL, SUMMARIES, Asked
+from rlhf.fit._remembered import Answering, Embedding, Reading
 
 #: Changes whenever the same data would give other lessons.
-VERSION = 2
+VERSION = 3
 #: Share of the questions that are also asked without their paragraph.
 WITHOUT = 0.5
 #: Passages that are searched for one question; how many are shown is a setting.
@@ -58,6 +60,7 @@ class Lesson:
         right: of each, whether it alone holds a gold answer.
         needed: sentences that hold one together, where none does alone.
         terms: search terms of the question.
+        phrase: key of the phrase (`assistant.phrases`) that is the reply, "" for quotes.
     """
 
     id: str
@@ -76,6 +79,12 @@ class Lesson:
     right: tuple[bool, ...]
     needed: tuple[int, ...]
     terms: int
+    phrase: str = ""
+
+    @property
+    def partial(self) -> bool:
+        """Whether some of the sentences that are needed are better than none."""
+        return self.kind in PARTIAL
 
     @property
     def read(self) -> bool:
@@ -119,7 +128,10 @@ def make(data: Path, folder: Path, count: int, settings: Settings) -> Iterator[s
         where, _ = fill(knowledge, contexts(data), folder / "docs")
         yield f"{len(where)} paragraphs in the base, {len(done)} of {len(asked)} questions done"
         lent = Resources(
-            knowledge.embedder, knowledge.rarity, reader and _Remembering(reader), answerer
+            Embedding(knowledge.embedder),
+            knowledge.rarity,
+            reader and Reading(reader),
+            answerer and Answering(answerer),
         )
         teller = _Teller(knowledge, where, settings.policy.passages, lent)
         with (folder / "lessons.jsonl").open("a", encoding="utf-8") as file:
@@ -148,8 +160,8 @@ def readers(folder: Path) -> tuple[str, str]:
         raise TrainingError(f"cannot read {path}: {error!r}; make the lessons again") from error
 
 
-def lessons(folder: Path, count: int | None = None) -> Iterator[Lesson]:
-    """Read what was made, of the first `count` questions.
+def lessons(folder: Path, count: int | None = None, *, phrases: bool = False) -> Iterator[Lesson]:
+    """Read what was made, of the first `count` questions; with `phrases`, what those answer too.
 
     Raises:
         TrainingError: the file is missing or malformed.
@@ -160,8 +172,8 @@ def lessons(folder: Path, count: int | None = None) -> Iterator[Lesson]:
             for number, line in enumerate(file):
                 if count is not None and number >= count:
                     return
-                for values in json.loads(line)["lessons"]:
-                    yield _lesson(values)
+                found = (_lesson(values) for values in json.loads(line)["lessons"])
+                yield from (x for x in found if phrases or not x.phrase)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"cannot read {path}: {error}; delete it to make it again") from error
 
@@ -178,32 +190,37 @@ class _Teller:
     def tell(self, row: Asked) -> Iterator[Lesson]:
         """The lesson with everything there is, and for half of the questions one without."""
         found = self._knowledge.search(row.text, self._size * WIDER)
-        yield from self._lesson(row, found[: self._size], present=row.context in self._all)
-        if row.answers and share(f"without:{row.id}") < WITHOUT:
+        yield from self._lesson(row, found[: self._size], present=self._there(row))
+        if row.answerable and share(f"without:{row.id}") < WITHOUT:
             whole = share(f"article:{row.id}") < 0.5 and row.title
             left = [
-                p
-                for p in found
-                if self._where[p.source] != row.context and not (whole and p.title == row.title)
+                p for p in found if not self._gold(row, p) and not (whole and p.title == row.title)
             ]
             yield from self._lesson(row, left[: self._size], present=False)
-        if isinstance(self._lent.reranker, _Remembering):
-            self._lent.reranker.forget()
+
+    def _there(self, row: Asked) -> bool:
+        return row.kind == SUMMARIES or row.context in self._all
+
+    def _gold(self, row: Asked, found: Passage) -> bool:
+        """Whether a passage is of the paragraph asked about, or of the article to be summed up."""
+        if row.kind == SUMMARIES:
+            return found.title == row.title
+        return bool(row.context) and self._where[found.source] == row.context
 
     def _lesson(self, row: Asked, found: Sequence[Passage], *, present: bool) -> Iterator[Lesson]:
         prompt = Prompt((), row.text, tuple(found), row.lang)
         evidence = weigh(prompt, self._lent)
         if evidence is None:
             return
-        gold = tuple(bool(row.context) and self._where[p.source] == row.context for p in found)
-        right, needed = marked(row.answers, found, gold, evidence.candidates)
+        gold = tuple(self._gold(row, p) for p in found)
+        right, needed = _labels(row, found, gold, evidence.candidates)
         yield Lesson(
             row.id,
             row.kind,
             row.lang,
             row.text,
             row.held,
-            present and bool(row.answers),
+            present and row.answerable,
             row.answers,
             tuple(heading(p) for p in found),
             gold,
@@ -214,28 +231,22 @@ class _Teller:
             right,
             needed,
             evidence.terms,
+            row.phrase,
         )
 
 
-class _Remembering:
-    """A reranker that reads no pair twice; of one question at a time."""
-
-    def __init__(self, reader: Reranker) -> None:
-        self._reader = reader
-        self._known: dict[tuple[str, str], np.float32] = {}
-        self.id, self.calibrated = reader.id, reader.calibrated
-
-    def rank(self, query: str, texts: Sequence[str]) -> NDArray[np.float32]:
-        """As the reranker does."""
-        new = list(dict.fromkeys(t for t in texts if (query, t) not in self._known))
-        if new:
-            for text, chance in zip(new, self._reader.rank(query, new), strict=True):
-                self._known[query, text] = chance
-        return np.array([self._known[query, text] for text in texts], dtype=np.float32)
-
-    def forget(self) -> None:
-        """Make room."""
-        self._known.clear()
+def _labels(
+    row: Asked,
+    found: Sequence[Passage],
+    gold: Sequence[bool],
+    candidates: Sequence[Candidate],
+) -> tuple[tuple[bool, ...], tuple[int, ...]]:
+    """Which candidates answer by themselves, and which do together."""
+    if row.kind == SUMMARIES:
+        return (False,) * len(candidates), gist(found, gold, candidates)
+    if row.parts:
+        return halves(row.parts, gold, candidates)
+    return marked(row.answers, found, gold, candidates)
 
 
 def marked(

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from assistant.prompt import ABSTAIN
 from retrieval.text import content_words, is_han, sentences
-from rlhf.fit._asked import Asked, plan
+from rlhf.fit._asked import plan
+from rlhf.fit._kinds import Asked
 from rlhf.fit._reward_rows import Compared, owner
 
 #: Questions of each language at most that are learnt from and held out, and the share of those

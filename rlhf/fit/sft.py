@@ -2,8 +2,11 @@
 
 The second of the policy's stages, after `train pretrain`. Lessons are made once (`_lessons`, the
 real retrieval over all training paragraphs) and kept in .runs/policy/lessons; every epoch looks at
-them another way (`_drills`). At each decision the loss is the negative log of the probability of
-all tokens that are right, over those that are allowed: the mean over decisions of a step.
+them another way (`_drills`). They are of questions as people asked them, and of the kinds that
+`_kinds` makes: bare words, two questions in one, follow-ups, summaries, and what is answered from
+the phrase book. Everything follows from the data, `said.tsv` and the plan's seed. At each decision
+the loss is the negative log of the probability of all tokens that are right, over those that are
+allowed: the mean over decisions of a step.
 
 It begins with the newest pretraining checkpoint of .runs/policy, else with the weights in
 OUT/policy, else with random ones. At the end the confidence is calibrated for each language
@@ -43,6 +46,9 @@ from rlhf.fit._lessons import Lesson, lessons, make, readers
 from rlhf.fit._network import configuration, export, network, parts
 from rlhf.fit.pretrain import WORK
 from rlhf.fit.tokenizer import load, revision
+
+#: The phrases that the network learns, in the order of their signs.
+PHRASEBOOK = ("greeting", "thanks", "farewell", "capability", "clarify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +91,16 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
         plan = dataclasses.replace(plan, steps=limit, warmup=max(1, limit // 10), questions=few)
     where = WORK / "lessons"
     yield from make(data, where, plan.questions, settings)
-    known = [x for x in lessons(where, plan.questions) if x.texts and not doubtful(x)]
+    found = lessons(where, plan.questions, phrases=True)
+    known = [x for x in found if x.texts and not doubtful(x)]
     weights = ranker(*readers(where))
     trainer = Trainer(WORK, made, known, weights, plan, settings.policy.device, folder)
     yield f"{len(known)} lessons; {trainer.origin}; {trainer.path.name}"
     yield from trainer.run()
     marks = trainer.exam.marks(trainer.model)
     export(trainer.model, folder)
-    text = json.dumps({"languages": calibrate(marks)}, indent=1, sort_keys=True)
+    told = {"languages": calibrate(marks), "phrases": PHRASEBOOK}
+    text = json.dumps(told, indent=1, sort_keys=True)
     (folder / CALIBRATION).write_text(text + "\n", encoding="utf-8")
     (folder / "card.md").write_text(_card(folder, plan, known, trainer, marks), encoding="utf-8")
     yield f"written to {folder}"
@@ -124,7 +132,7 @@ class Trainer:
         config: LlamaConfig | None = None,
     ) -> None:
         self._plan, self._dtype, self._weights = plan, precision(device), weights
-        self._layout = Layout(made, spoken=plan.spoken)
+        self._layout = Layout(made, spoken=plan.spoken, phrases=PHRASEBOOK)
         self._taught = {
             lang: [x for x in known if x.lang == lang and not x.held] for lang in LANGUAGES
         }
@@ -248,7 +256,8 @@ def _card(
         "",
         "Data: SQuAD 2.0 dev (CC BY-SA 4.0), NQ-open with gold passages (MIT; Wikipedia CC BY-SA), "
         "SQuADShifts (CC BY 4.0), CMRC 2018 (CC BY-SA 4.0), DRCD test (CC BY-SA 3.0), COVID-QA "
-        "(Apache-2.0; articles CC BY), CANARD (CC BY-SA 4.0): training rows only.",
+        "(Apache-2.0; articles CC BY), CANARD (CC BY-SA 4.0): training rows only; requests and "
+        "small talk written for the project (rlhf/fit/said.tsv).",
         "",
         "Licence of the weights: Apache-2.0, as the project.",
         "",
