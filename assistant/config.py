@@ -64,6 +64,9 @@ class PolicySettings(BaseModel):
     dtype: str = Field("auto", description="auto, float32, bfloat16 or float16 (local)")
     temperature: float = Field(0.0, ge=0, le=2, description="0 = greedy")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus mass")
+    beams: int = Field(
+        1, ge=1, le=64, description="answers kept side by side where nothing is drawn (quote)"
+    )
     max_tokens: int = Field(512, ge=1, le=32_768, description="new tokens per answer")
     context_tokens: int = Field(4096, ge=256, description="prompt and answer together, tokens")
     cache_tokens: int = Field(
