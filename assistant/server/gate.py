@@ -108,7 +108,7 @@ class Gate:
 
     async def _principal(self, headers: dict[bytes, str]) -> Principal:
         given = _key(headers)
-        found = await run_in_threadpool(self._find, given)
+        found = self._recalled(given) or await run_in_threadpool(self._find, given)
         if found is None:
             told = "Incorrect API key provided." if given else "You did not provide an API key."
             raise ApiError(
@@ -116,6 +116,11 @@ class Gate:
             )
         user, groups = (headers.get(n.encode()) for n in (USER_HEADER, GROUPS_HEADER))
         return acting(found, user, groups)
+
+    def _recalled(self, given: str) -> Principal | None:
+        """As `_find`, of what is remembered; a thread that looks costs more than all of this."""
+        found = self.keys.recall(given) if given else None
+        return LOCAL if found is None and self.loopback and self.keys.none() else found
 
     def _find(self, given: str) -> Principal | None:
         found = self.keys.find(given)

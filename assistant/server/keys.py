@@ -2,7 +2,8 @@
 
 A key is `pl-ID-SECRET`. The database finds it by its id and compares the SHA-256 of all of it in
 constant time; a secret of 256 random bits needs no slow hash. Every request looks here, so that a
-key is dead as soon as it is revoked, in whatever process.
+key is dead as soon as it is revoked, in whatever process. What was found once is remembered while
+the file's own counter of commits says that nothing was written since, which is one small read.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import hashlib
 import hmac
 import re
 import secrets
+import sqlite3
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +44,8 @@ KEY = sa.Table(
 )
 _FORM = re.compile(r"pl-([0-9a-f]{12})-[A-Za-z0-9_-]{43}")
 FILE = "keys.db"
+#: Keys that are remembered at most.
+REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class KeyStore:
         self._writer = self._engine.execution_options(begin="IMMEDIATE")
         _metadata.create_all(self._writer)
         path.chmod(0o600)
+        self._watch = _Watch(path)
 
     def create(
         self,
@@ -136,21 +142,22 @@ class KeyStore:
         form = _FORM.fullmatch(key)
         if form is None:
             return None
+        before = self._watch.commits()
         with self._engine.connect() as connection:
             row = connection.execute(sa.select(KEY).where(KEY.c.id == form[1])).one_or_none()
         same = hmac.compare_digest(row.hash if row else "0" * 64, _hash(key))
         if row is None or not same or not _card(row).alive:
             return None
-        card = _card(row)
-        return Principal(
-            card.id,
-            card.tenant,
-            card.user,
-            frozenset(card.groups),
-            frozenset(card.scopes),
-            card.requests,
-            card.tokens,
-        )
+        self._watch.learn(before, row.hash, _card(row))
+        return _holder(_card(row))
+
+    def recall(self, key: str) -> Principal | None:
+        """Who holds this key, where that is remembered and still true; does not wait for the disk.
+
+        None: `find` has to look.
+        """
+        card = self._watch.recall(_hash(key))
+        return _holder(card) if card is not None and card.alive else None
 
     def cards(self) -> list[KeyCard]:
         """Every key, the oldest first, without its secret."""
@@ -160,8 +167,16 @@ class KeyStore:
 
     def any(self) -> bool:
         """Whether a key was ever made; from then on every request needs one."""
+        before = self._watch.commits()
         with self._engine.connect() as connection:
-            return connection.execute(sa.select(KEY.c.id).limit(1)).scalar() is not None
+            made = connection.execute(sa.select(KEY.c.id).limit(1)).scalar() is not None
+        if not made:
+            self._watch.learn(before, "", None)
+        return made
+
+    def none(self) -> bool:
+        """Whether it is remembered, and still true, that no key was ever made."""
+        return self._watch.empty()
 
     def revoke(self, key_id: str) -> KeyCard:
         """Take a key back; it opens nothing from now on.
@@ -182,7 +197,70 @@ class KeyStore:
 
     def close(self) -> None:
         """Close every connection."""
+        self._watch.close()
         self._engine.dispose()
+
+
+class _Watch:
+    """What was found in the file, for as long as nobody commits to it."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, KeyCard | None] = {}
+        self._at = -1
+        # never waits: where a writer has the file, nothing is remembered for the moment
+        self._connection = sqlite3.connect(path, timeout=0, check_same_thread=False)
+
+    def commits(self) -> int:
+        """The counter that every commit of another connection changes; -1: it cannot be read."""
+        with self._lock:
+            return self._commits()
+
+    def learn(self, commits: int, digest: str, card: KeyCard | None) -> None:
+        """Remember what was looked up after `commits` was read; "" is whether there is no key."""
+        with self._lock:
+            if commits < 0 or commits != self._commits():
+                return
+            if commits != self._at or len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._at = commits
+            self._known[digest] = card
+
+    def recall(self, digest: str) -> KeyCard | None:
+        """The key of this hash."""
+        with self._lock:
+            return self._known.get(digest) if self._holds(digest) else None
+
+    def empty(self) -> bool:
+        """Whether there is no key."""
+        with self._lock:
+            return self._holds("")
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._connection.close()
+
+    def _holds(self, digest: str) -> bool:
+        return digest in self._known and self._at == self._commits()
+
+    def _commits(self) -> int:
+        try:
+            return int(self._connection.execute("PRAGMA data_version").fetchone()[0])
+        except sqlite3.Error:
+            return -1
+
+
+def _holder(card: KeyCard) -> Principal:
+    return Principal(
+        card.id,
+        card.tenant,
+        card.user,
+        frozenset(card.groups),
+        frozenset(card.scopes),
+        card.requests,
+        card.tokens,
+    )
 
 
 def _card(row: sa.Row[tuple[object, ...]]) -> KeyCard:

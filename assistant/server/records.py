@@ -2,6 +2,10 @@
 
 No words of the user lie here. Every method takes whose the answer is; somebody else's does not
 exist. Rows older than the settings say are deleted when the server starts.
+
+An answer is on record, and survives the end of the process, before its reader has all of it; on the
+disk it is a moment later, with the others of that moment (`journal`). What a client is told was
+done (`note`) is on the disk before it is told.
 """
 
 from __future__ import annotations
@@ -10,11 +14,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from assistant.schema import Citation, Reply
+from assistant.server.journal import Journal, Row
 from retrieval import sqlite
 
 FILE = "responses.db"
@@ -69,39 +75,41 @@ class Records:
         sqlite.prepare(self._engine)
         self._writer = self._engine.execution_options(begin="IMMEDIATE")
         _metadata.create_all(self._writer)
+        self._journal = Journal(path, "id", self._commit)
 
     def add(self, response_id: str, owner: str, replies: Sequence[Reply], *, stored: bool) -> None:
         """Keep an answer of `owner`."""
-        with self._writer.begin() as connection:
-            connection.execute(
-                sa.insert(RESPONSE).values(
-                    id=response_id,
-                    owner=owner,
-                    conversation_id=replies[0].conversation_id,
-                    turn_ids=" ".join(r.turn_id for r in replies),
-                    candidate_ids=" ".join(r.candidate_id for r in replies),
-                    stored=stored,
-                    citations=_citations.dump_json(tuple(r.citations for r in replies)).decode(),
-                    created=time.time(),
-                )
-            )
+        row = {
+            "id": response_id,
+            "owner": owner,
+            "conversation_id": replies[0].conversation_id,
+            "turn_ids": " ".join(r.turn_id for r in replies),
+            "candidate_ids": " ".join(r.candidate_id for r in replies),
+            "stored": stored,
+            "citations": _citations.dump_json(tuple(r.citations for r in replies)).decode(),
+            "created": time.time(),
+        }
+        if not self._journal.add(row):
+            self._commit([row])
 
     def get(self, response_id: str, owner: str) -> Response | None:
         """The answer of that id, where it is this owner's."""
-        query = sa.select(RESPONSE).where(RESPONSE.c.id == response_id, RESPONSE.c.owner == owner)
-        with self._engine.connect() as connection:
-            row = connection.execute(query).one_or_none()
+        row: Any = self._journal.find(response_id)
         if row is None:
+            query = sa.select(RESPONSE).where(RESPONSE.c.id == response_id)
+            with self._engine.connect() as connection:
+                row = connection.execute(query).mappings().one_or_none()
+        if row is None or row["owner"] != owner:
             return None
         return Response(
-            row.id,
-            row.owner,
-            row.conversation_id,
-            tuple(row.turn_ids.split()),
-            tuple(row.candidate_ids.split()),
-            row.stored,
-            _citations.validate_json(row.citations),
-            row.created,
+            row["id"],
+            row["owner"],
+            row["conversation_id"],
+            tuple(row["turn_ids"].split()),
+            tuple(row["candidate_ids"].split()),
+            row["stored"],
+            _citations.validate_json(row["citations"]),
+            row["created"],
         )
 
     def done(self, owner: str, key: str) -> bool:
@@ -132,10 +140,19 @@ class Records:
             self._delete(table, table.c.created < time.time() - days * DAY)
 
     def close(self) -> None:
-        """Close every connection."""
+        """Commit what waits, and close every connection."""
+        self._journal.close()
         self._engine.dispose()
 
+    def _commit(self, rows: Sequence[Row]) -> None:
+        try:
+            with self._writer.begin() as connection:
+                connection.execute(sa.insert(RESPONSE).prefix_with("OR IGNORE"), list(rows))
+        except sa.exc.OperationalError as error:
+            raise OSError(f"{FILE} cannot be written: {error.orig}") from error
+
     def _delete(self, table: sa.Table, which: sa.ColumnElement[bool]) -> None:
+        self._journal.flush()
         with self._writer.begin() as connection:
             connection.execute(sa.delete(table).where(which))
 

@@ -41,11 +41,33 @@ def test_a_key_is_found_until_it_is_taken_back(keys: KeyStore) -> None:
     assert not keys.cards()[0].alive
 
 
+def test_what_is_remembered_ends_with_the_next_commit(keys: KeyStore, tmp_path: Path) -> None:
+    """A key found once is known without a look, until another process takes any key back."""
+    key, other = keys.create("bot"), keys.create("other")
+    before = keys.recall(key)
+    found = keys.find(key)
+    known = keys.recall(key)
+    elsewhere = KeyStore(tmp_path / "keys.db")
+    assert found is not None
+    elsewhere.revoke(found.key)
+    assert (before, known, keys.recall(key), keys.find(key)) == (None, found, None, None)
+    assert (keys.find(other), keys.recall(other + "x")) == (keys.recall(other), None)
+
+
+def test_that_there_is_no_key_is_remembered_until_one_is_made(
+    keys: KeyStore, tmp_path: Path
+) -> None:
+    """The server on this computer closes with the first key, in whatever process it is made."""
+    told = [keys.none(), keys.any(), keys.none()]
+    KeyStore(tmp_path / "keys.db").create("bot")
+    assert [*told, keys.none(), keys.any(), keys.none()] == [False, False, True, False, True, False]
+
+
 def test_a_key_ends(keys: KeyStore) -> None:
     """A key with days is dead after them."""
     key = keys.create("bot", days=1e-9)
     time.sleep(0.01)
-    assert keys.find(key) is None
+    assert (keys.find(key), keys.recall(key)) == (None, None)
 
 
 def test_no_secret_is_stored(keys: KeyStore, tmp_path: Path) -> None:
