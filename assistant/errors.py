@@ -10,6 +10,7 @@ AssistantError
 │   ├── PolicyUnavailable    endpoint unreachable, overloaded or timed out (retryable)
 │   ├── PolicyRefused        endpoint rejected the request: key, model name, size
 │   └── ModelNotFound        a local checkpoint is missing or not loadable
+├── BackupError              a copy of the data cannot be made, is damaged, or has no place
 ├── BackendMissing           a policy's name is unknown or its library is not installed
 └── TrainerError             a run, a candidate or a pick was refused; nothing was changed
 """
@@ -21,6 +22,10 @@ class AssistantError(Exception):
     """Anything the assistant could not do; the message says what, the value and the remedy."""
 
     retryable = False
+
+
+class BackupError(AssistantError):
+    """A copy of the data cannot be made, is damaged, or has no place to go."""
 
 
 class ConfigError(AssistantError):

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks, and after a warm-up that failed.
 LOOK, AGAIN = 1.0, 10.0
+#: The same until the port answers.
+QUICK = 0.1
 #: A look or a turn of the event loop older than this hangs, seconds.
 STALE = 15.0
 #: A worker may go on for so long after its request's time is over, seconds.
@@ -84,7 +86,6 @@ class Operation:
     def close(self) -> None:
         """Stop looking."""
         self._stop.set()
-        self.listening.set()
         if self._keeper.is_alive():
             self._keeper.join()
         self.tracer.close()
@@ -165,10 +166,11 @@ class Operation:
                 logger.error("warm_up_failed error=%s", type(error).__name__)
                 self._stop.wait(AGAIN)
             self._look()
-        self.listening.wait()
-        if not self._stop.is_set():
-            self.on_ready()
-        while not self._stop.wait(LOOK):
+        told = False
+        while not self._stop.wait(LOOK if told else QUICK):
+            if not told and self.listening.is_set():
+                told = True
+                self.on_ready()
             self._look()
 
     def _look(self) -> None:
