@@ -2,7 +2,9 @@
 
 A document is known by its tenant and its name; a new one of that name is its next version. Its
 readers are names of the tenant, which the search looks at. Files are taken in one after the other
-by a thread of its own; what was under way when the server ended is said to have failed.
+by a thread of its own. A file lies on the disk before its upload is acknowledged and until it was
+taken in, and a deletion is noted before it begins: what a killed server had under way, the next one
+finishes.
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +25,19 @@ import sqlalchemy as sa
 
 from assistant.server.errors import ApiError
 from assistant.server.principal import Principal
-from retrieval import sqlite
+from retrieval import sqlite, versions
 from retrieval.errors import RetrievalError
 from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import IngestSummary
 from retrieval.sources.memory import Given
 
 FILE = "documents.db"
+#: The folder of files that were acknowledged and not yet taken in, beside the database.
+UPLOADS = "uploads"
+#: The status of a document that is being deleted; nobody sees it any more.
+GOING = "deleting"
+#: Seconds after which a file that belongs to nothing is deleted.
+OLD = 3600.0
 #: Files that may wait to be taken in, of all tenants, and versions that are remembered.
 WAITING, VERSIONS = 64, 50
 logger = logging.getLogger(__name__)
@@ -91,16 +101,13 @@ class Shelf:
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
         sqlite.prepare(self._engine)
         self._writer = self._engine.execution_options(begin="IMMEDIATE")
-        _metadata.create_all(self._writer)
+        versions.bring_up(self._writer, path, _metadata)
         self._knowledge = knowledge
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="shelf")
         self._waiting = threading.BoundedSemaphore(WAITING)
-        with self._writer.begin() as connection:
-            connection.execute(
-                sa.update(DOCUMENT)
-                .where(DOCUMENT.c.status == "processing")
-                .values(status="failed", error="The server ended meanwhile; upload it again.")
-            )
+        self._uploads = path.parent / UPLOADS
+        self._uploads.mkdir(exist_ok=True)
+        self._resume()
 
     def put(self, who: Principal, name: str, content: bytes, readers: Sequence[str]) -> Kept:
         """Take a file in; returns at once, with the status processing.
@@ -113,11 +120,14 @@ class Shelf:
             raise ApiError(503, "Too many files wait to be taken in.", wait=10.0, again=True)
         try:
             version = (hashlib.sha256(content).hexdigest(), now)
+            self._keep(self._upload(key, now), content)
             with self._writer.begin() as connection:
                 row = connection.execute(
                     sa.select(DOCUMENT).where(DOCUMENT.c.id == key)
                 ).one_or_none()
                 before = _kept(row) if row is not None else None
+                if before is not None and before.status == GOING:
+                    raise ApiError(409, "The document is being deleted; try again.", again=True)
                 if before is not None and not before.open_to(who):
                     raise ApiError(409, "A document of this name is there; choose another name.")
                 versions = [*(before.versions if before else ()), version][-VERSIONS:]
@@ -141,8 +151,9 @@ class Shelf:
                     )
             made = self._get(key)
             assert made is not None
-            self._pool.submit(self._take, made, content)
+            self._pool.submit(self._take, made)
         except BaseException:
+            self._upload(key, now).unlink(missing_ok=True)
             self._waiting.release()
             raise
         return made
@@ -150,11 +161,13 @@ class Shelf:
     def get(self, who: Principal, document_id: str) -> Kept | None:
         """A document that this principal may read."""
         found = self._get(document_id)
-        return found if found is not None and found.open_to(who) else None
+        if found is None or found.status == GOING or not found.open_to(who):
+            return None
+        return found
 
     def all(self, who: Principal) -> list[Kept]:
         """The documents that this principal may read, by name."""
-        query = sa.select(DOCUMENT).order_by(DOCUMENT.c.name)
+        query = sa.select(DOCUMENT).where(DOCUMENT.c.status != GOING).order_by(DOCUMENT.c.name)
         if who.readers is not None:
             query = query.where(DOCUMENT.c.tenant == who.tenant)
         with self._engine.connect() as connection:
@@ -172,9 +185,12 @@ class Shelf:
             return None
         if found.status == "processing":
             raise ApiError(409, "The document is being taken in; try again.", wait=1.0, again=True)
-        self._knowledge.forget(found.source)
-        with self._writer.begin() as connection:
-            connection.execute(sa.delete(DOCUMENT).where(DOCUMENT.c.id == document_id))
+        self._mark(found, GOING)
+        try:
+            self._forget(found)
+        except BaseException:
+            self._mark(found, found.status, found.error)
+            raise
         return found
 
     def close(self) -> None:
@@ -188,18 +204,65 @@ class Shelf:
             row = connection.execute(query).one_or_none()
         return None if row is None else _kept(row)
 
-    def _take(self, kept: Kept, content: bytes) -> None:
+    def _resume(self) -> None:
+        """Finish what the last server had under way; files that belong to nothing are deleted."""
+        waits = sa.select(DOCUMENT).where(DOCUMENT.c.status.in_(("processing", GOING)))
+        with self._engine.connect() as connection:
+            found = [_kept(row) for row in connection.execute(waits.order_by(DOCUMENT.c.updated))]
+        left = {path.name for path in self._uploads.iterdir()}
+        for kept in found:
+            upload = self._upload(kept.id, kept.updated)
+            if kept.status == GOING:
+                self._pool.submit(self._forget, kept)
+            elif upload.name in left and self._waiting.acquire(blocking=False):
+                left.remove(upload.name)
+                self._pool.submit(self._take, kept)
+            else:
+                self._mark(kept, "failed", "The server ended meanwhile; upload it again.")
+        old = time.time() - OLD
+        for path in (self._uploads / name for name in left):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < old:  # not one that another process just writes
+                    path.unlink()
+
+    def _upload(self, document_id: str, updated: float) -> Path:
+        return self._uploads / f"{document_id}-{int(updated * 1e6)}"
+
+    def _keep(self, path: Path, content: bytes) -> None:
+        """Write a file that a power cut does not lose."""
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _forget(self, kept: Kept) -> None:
+        self._knowledge.forget(kept.source)
+        with self._writer.begin() as connection:
+            connection.execute(sa.delete(DOCUMENT).where(DOCUMENT.c.id == kept.id))
+
+    def _mark(self, kept: Kept, status: str, error: str = "") -> None:
+        """Set the status of a document, unless a newer version came meanwhile."""
+        with self._writer.begin() as connection:
+            connection.execute(
+                sa.update(DOCUMENT)
+                .where(DOCUMENT.c.id == kept.id, DOCUMENT.c.updated == kept.updated)
+                .values(status=status, error=error)
+            )
+
+    def _take(self, kept: Kept) -> None:
+        upload = self._upload(kept.id, kept.updated)
         status, error = "failed", "The document could not be taken in; try again."
         try:
-            status, error = self._taken(kept, content)
+            status, error = self._taken(kept, upload.read_bytes())
         finally:
             self._waiting.release()
-            with self._writer.begin() as connection:
-                connection.execute(
-                    sa.update(DOCUMENT)
-                    .where(DOCUMENT.c.id == kept.id, DOCUMENT.c.updated == kept.updated)
-                    .values(status=status, error=error)
-                )
+            self._mark(kept, status, error)
+            upload.unlink(missing_ok=True)
 
     def _taken(self, kept: Kept, content: bytes) -> tuple[str, str]:
         suffix = Path(kept.name).suffix.lower() or ".txt"
