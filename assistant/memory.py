@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from assistant.errors import ConversationNotFound, TurnNotFound
 from assistant.memory_facts import Facts
 from assistant.schema import Conversation, Message, Reply, Turn
-from retrieval import sqlite
+from retrieval import sqlite, versions
 
 TITLE_CHARACTERS = 60
 #: The history window is found from a turn whose number is a multiple of this on.
@@ -71,7 +71,7 @@ class Memory:
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
         sqlite.prepare(self._engine)
         self._writer = self._engine.execution_options(begin="IMMEDIATE")
-        _metadata.create_all(self._writer)
+        versions.bring_up(self._writer, path, _metadata)
         self.facts = Facts(self._engine, self._writer)
 
     def open(self, conversation_id: str | None, user_id: str, first_words: str) -> str:

@@ -130,6 +130,7 @@ HEAVY = {
         "retrieval/tables.py",
         "retrieval/lexical.py",
         "retrieval/sqlite.py",
+        "retrieval/versions.py",
         "assistant/memory*.py",
         "assistant/server/keys.py",
         "assistant/server/records.py",

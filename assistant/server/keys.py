@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from assistant.errors import ConfigError
 from assistant.server.principal import MAIN, NAME, SCOPES, USUAL, Principal
-from retrieval import sqlite
+from retrieval import sqlite, versions
 
 _metadata = sa.MetaData()
 KEY = sa.Table(
@@ -78,7 +78,7 @@ class KeyStore:
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
         sqlite.prepare(self._engine)
         self._writer = self._engine.execution_options(begin="IMMEDIATE")
-        _metadata.create_all(self._writer)
+        versions.bring_up(self._writer, path, _metadata)
         path.chmod(0o600)
         self._watch = _Watch(path)
 

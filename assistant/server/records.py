@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from assistant.schema import Citation, Reply
 from assistant.server.journal import Journal, Row
-from retrieval import sqlite
+from retrieval import sqlite, versions
 
 FILE = "responses.db"
 DAY = 86_400.0
@@ -74,7 +74,7 @@ class Records:
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
         sqlite.prepare(self._engine)
         self._writer = self._engine.execution_options(begin="IMMEDIATE")
-        _metadata.create_all(self._writer)
+        versions.bring_up(self._writer, path, _metadata)
         self._journal = Journal(path, "id", self._commit)
 
     def add(self, response_id: str, owner: str, replies: Sequence[Reply], *, stored: bool) -> None:

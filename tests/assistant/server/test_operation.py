@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -17,13 +19,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
-import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from assistant.build import build_assistant
+from assistant.config import load
 from assistant.policy.echo import EchoPolicy
 from assistant.schema import Delta, Prompt, Sampling
 from assistant.server.admin import create_admin
-from tests.assistant.server.conftest import Start
+from assistant.server.logs import JsonFormatter
+from tests.assistant.server.conftest import Running, Start
 
 ROOT = Path(__file__).resolve().parents[3]
 ASKED = [{"role": "user", "content": "How much does the widget cost?"}]
@@ -124,45 +128,49 @@ def test_draining_refuses_what_begins_and_waits(start: Start) -> None:
     running = start(policy=policy, server__workers=1)
     operation = running.server.operation
     statuses: list[int] = []
-    with running.http() as client, running.http() as other:
-        with client.stream("POST", "v1/chat/completions", json=BODY) as one:
-            lines = one.iter_lines()
-            assert "40 euros" in next(line for line in lines if "40 euros" in line)
-            post = lambda: statuses.append(other.post("v1/chat/completions", json=BODY).status_code)  # noqa: E731
-            waiting = threading.Thread(target=post)
-            waiting.start()
-            assert until(lambda: running.server.admission.waiting == 1)
-            loop = running.server.operation
-            assert loop.open == 2
-            drained(running.server.engine, operation.drain)
-            waiting.join(20)
-            refused = other.post("v1/chat/completions", json=BODY)
-            assert (statuses, refused.status_code) == ([503], 503)
-            assert int(refused.headers["retry-after"]) >= 1
-            assert "draining" in other.get("readyz").json()["reasons"]
-            policy.go.set()
-            assert "data: [DONE]" in list(lines)
+    with (
+        running.http() as client,
+        running.http() as other,
+        client.stream("POST", "v1/chat/completions", json=BODY) as one,
+    ):
+        lines = one.iter_lines()
+        assert "40 euros" in next(line for line in lines if "40 euros" in line)
+
+        def wait() -> None:
+            statuses.append(other.post("v1/chat/completions", json=BODY).status_code)
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert until(lambda: running.server.admission.waiting == 1)
+        assert operation.open == 2
+        on_loop(running, operation.drain)
+        waiting.join(60)
+        refused = other.post("v1/chat/completions", json=BODY)
+        assert (statuses, refused.status_code) == ([503], 503)
+        assert int(refused.headers["retry-after"]) >= 1
+        assert "draining" in other.get("readyz").json()["reasons"]
+        policy.go.set()
+        assert "data: [DONE]" in list(lines)
     assert until(lambda: operation.open == 0)
 
 
-def drained(engine: object, drain: Callable[[], None]) -> None:
-    """Call it on the event loop's thread, as the signal's handler does."""
-    job = next(iter(engine._jobs))  # type: ignore[attr-defined]
+def on_loop(running: Running, work: Callable[[], None]) -> None:
+    """Call it on the event loop's thread, as the handler of a signal does."""
+    job = next(iter(running.server.engine._jobs))
     done = threading.Event()
-    job._loop.call_soon_threadsafe(lambda: (drain(), done.set()))
-    assert done.wait(20)
+    job._loop.call_soon_threadsafe(lambda: (work(), done.set()))
+    assert done.wait(60)
 
 
 def test_grace_that_is_over_ends_in_an_error_event(start: Start) -> None:
     """A stream that is cut has its text, then an error that says to try again, and no [DONE]."""
     policy = Slow()
     running = start(policy=policy)
-    with running.http() as client:
-        with client.stream("POST", "v1/chat/completions", json=BODY) as one:
-            lines = one.iter_lines()
-            assert next(line for line in lines if "40 euros" in line)
-            drained(running.server.engine, running.server.operation.cut)
-            rest = [line for line in lines if line.startswith("data: ")]
+    with running.http() as client, client.stream("POST", "v1/chat/completions", json=BODY) as one:
+        lines = one.iter_lines()
+        assert next(line for line in lines if "40 euros" in line)
+        on_loop(running, running.server.operation.cut)
+        rest = [line for line in lines if line.startswith("data: ")]
     policy.go.set()
     assert "went down" in json.loads(rest[-1].removeprefix("data: "))["error"]["message"]
     assert "data: [DONE]" not in rest
@@ -199,8 +207,6 @@ def test_numbers_tell_what_happened_and_hold_no_words(start: Start) -> None:
 
 
 def _admin(transport: httpx.ASGITransport, path: str, host: str = "127.0.0.1") -> str:
-    import asyncio
-
     async def get() -> str:
         async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
             return (await client.get(path)).text
@@ -305,7 +311,10 @@ def test_a_real_server_drains_when_it_is_told_to_end(tmp_path: Path) -> None:
     settings = [f"--set={key}={value}" for key, value in given.items()]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", SERVE, *settings]
-    subprocess.run([*command, "ingest", str(documents)], env=env, check=True, capture_output=True)
+    with build_assistant(
+        load("embedded", None, {k: str(v) for k, v in given.items()})
+    ) as assistant:
+        list(assistant.ingest([documents]))
     with subprocess.Popen([*command, "serve"], env=env, stderr=subprocess.PIPE, text=True) as child:
         public = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
         try:
@@ -347,10 +356,6 @@ def _status(client: httpx.Client, path: str) -> int:
 
 def test_json_lines_hold_fields_and_nobodys_words(tmp_path: Path) -> None:
     """Our events become fields; another library's words and an error's words are left out."""
-    import logging
-
-    from assistant.server.logs import JsonFormatter
-
     lines = JsonFormatter(lambda text: text.replace("anna@example.org", "[email]"))
 
     def said(name: str, text: str, *args: object, error: bool = False) -> dict[str, object]:
