@@ -42,7 +42,7 @@ from assistant._langchain import (
 from assistant.asynchronous import Stopped, following
 from assistant.dialogue import Assistant
 from assistant.grounding import Grounded, Grounder, SentenceStream
-from assistant.phrases import abstain
+from assistant.phrases import abstain, say
 from assistant.prompt import unmarked
 from assistant.schema import Asked, Delta, Event, Prompt, Reply, Sampling
 from retrieval.langchain import as_document
@@ -263,7 +263,7 @@ class ChatPlumbline(BaseChatModel):
         rest = cutter.flush() if prompt.passages and delta.finish != "abstain" else []
         if not (delta.finish == "length" and grounder.citations):  # else it was cut off
             yield from ((g.text, delta) for g in checked(rest) if g is not None)
-        yield "", delta
+        yield (say(delta.phrase, prompt.language) if delta.phrase else ""), delta
 
 
 class AssistantRunnable(RunnableSerializable[Any, dict[str, Any]]):

@@ -257,7 +257,9 @@ def _elliptic(text: str) -> bool:
 
 
 def _last_question(history: Sequence[Turn]) -> Turn | None:
-    return next((t for t in reversed(history) if t.reply.understanding.query), None)
+    """The newest turn that was searched for; small talk that a policy saw through is none."""
+    found = (t for t in reversed(history) if t.reply.understanding.query)
+    return next((t for t in found if t.reply.outcome != "social"), None)
 
 
 def language_of(text: str, history: Sequence[Turn], tongue: str = "auto") -> str:
