@@ -106,11 +106,8 @@ class Exam:
                 for row in range(len(part))
                 if layout.opening([seen[row, 0][t] for t in signs], abstains=True) == (layout.book,)
             ]
-            heard = self._seen(
-                model,
-                [part[row] for row in speaking],
-                [layout.phrase(layout.phrases[0])] * len(speaking),
-            )
+            any_phrase = [layout.phrase(layout.phrases[0]) for _ in speaking]
+            heard = self._seen(model, [part[row] for row in speaking], any_phrase)
             said = {
                 row: layout.said((layout.book, max(odds, key=lambda token: odds[token])))
                 for n, row in enumerate(speaking)
