@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 ARGS ?=
 
 .DEFAULT_GOAL := run
-.PHONY: run test check bench clean help
+.PHONY: run test check bench redteam clean help
 
 run: $(VENV)/.installed ## install once, then open the chat (ARGS="..." go to app.py)
 	@$(BIN)/python app.py $(ARGS)
@@ -24,6 +24,10 @@ check: $(VENV)/.installed-dev ## lint, formatting, types, tests: what a change m
 bench: $(VENV)/.installed-dev ## measure start-up and ingestion on the docs/ folder
 	$(BIN)/python -m bench.startup
 	$(BIN)/python -m bench.ingest docs
+
+redteam: $(VENV)/.installed-dev ## attack the HTTP API with garak's offline probes (once: a large download)
+	@$(BIN)/python -m bench.redteam --setup
+	@$(BIN)/python -m bench.redteam $(ARGS)
 
 clean: ## remove the environment and caches; your data in .plumbline/ stays
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -241,8 +241,9 @@ def summary(run: Run) -> dict[str, Any]:
     }
     if found := run.values.pop("engine", None):
         values["engine_tokens_per_s"] = found["tokens_per_s"]
-        values["share_of_engine"] = round(rate / max(found["tokens_per_s"], 1e-9), 3)
-        if run.users == 1 and totals:
+        if found["tokens_per_s"]:
+            values["share_of_engine"] = round(rate / found["tokens_per_s"], 3)
+        if run.users == 1 and totals and found["seconds_p50"] is not None:
             values["overhead_ms"] = round(
                 (float(np.median(totals)) - found["seconds_p50"]) * 1e3, 1
             )
