@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 from rlhf.actors import World
 from rlhf.errors import TrainingError
@@ -34,6 +36,8 @@ except ModuleNotFoundError:  # an extra of its own, needed here only
 Work = Callable[[World], None]
 #: How often workers that could not be started are tried again, a minute each.
 STARTS = 2
+#: Where workers that fail say why, below the folder of a run.
+FAILED = "failed"
 
 
 def on_ray(work: Work, workers: int = 2, *, folder: Path, gpu: bool = False) -> None:
@@ -46,15 +50,17 @@ def on_ray(work: Work, workers: int = 2, *, folder: Path, gpu: bool = False) -> 
         gpu: whether the group is nccl's, else gloo's.
 
     Raises:
-        TrainingError: ray is not installed, or a worker failed.
+        TrainingError: ray is not installed, or a worker failed; in its own words where it had any.
     """
     if ray is None:
         raise TrainingError("PPO on Ray needs 'ray'; install plumbline[ray]")
+    failed = folder / FAILED
+    shutil.rmtree(failed, ignore_errors=True)
     ours = not ray.is_initialized()
     if ours:
         begin()
     trainer = TorchTrainer(
-        functools.partial(_worker, work),
+        functools.partial(_worker, work, failed),
         torch_config=TorchConfig(backend="nccl" if gpu else "gloo"),
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu),
         run_config=RunConfig(
@@ -66,7 +72,7 @@ def on_ray(work: Work, workers: int = 2, *, folder: Path, gpu: bool = False) -> 
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        raise TrainingError(f"a worker of Ray failed: {error}") from error
+        raise TrainingError(f"a worker of Ray failed: {_words(failed) or error}") from error
     finally:
         if ours:
             ray.shutdown()
@@ -82,6 +88,21 @@ def begin() -> None:
     )
 
 
-def _worker(work: Work) -> None:
-    """In the process of a worker; Ray Train has made the group."""
-    work(launched())
+def _worker(work: Work, failed: Path) -> None:
+    """In the process of a worker; Ray Train has made the group.
+
+    What a worker raises is also left in a file: how Ray passes it on differs between releases.
+    """
+    try:
+        work(launched())
+    except Exception as error:
+        failed.mkdir(parents=True, exist_ok=True)
+        text = f"{type(error).__name__}: {error}"
+        (failed / f"{uuid4().hex}.txt").write_text(text, encoding="utf-8")
+        raise
+
+
+def _words(failed: Path) -> str:
+    """What workers said when they failed, each once; "" where none could say anything."""
+    found = {path.read_text(encoding="utf-8") for path in failed.glob("*.txt")}
+    return "; ".join(sorted(found))

@@ -93,11 +93,18 @@ def test_two_workers_of_ray_learn_what_one_does(tmp_path: Path) -> None:
     same_as_one(tmp_path / "two", tmp_path / "one")
 
 
-@pytest.mark.usefixtures("cluster")
-def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
-    """Its own words are in the error."""
-    with pytest.raises(TrainingError, match="no such thing in 1"):
-        on_ray(fails, 1, folder=tmp_path / "ray")
+def test_a_worker_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own words are left where the driver finds them, once however many said so; it fails on.
+
+    The worker's side and the driver's are run here without Ray between them.
+    """
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="no such thing in 1"):
+            world_ray._worker(fails, tmp_path / "failed")
+    assert world_ray._words(tmp_path / "failed") == "ValueError: no such thing in 1"
+    world_ray._worker(lambda world: None, tmp_path / "well")
+    assert world_ray._words(tmp_path / "well") == ""
 
 
 def test_without_ray_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
