@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from assistant import support
 from assistant.answering import Answerer
+from assistant.cache import AnswerCache
 from assistant.config import Settings
 from assistant.dialogue import Assistant, OnFeedback, OnTurn
 from assistant.errors import BackendMissing, ModelNotFound
@@ -72,7 +73,8 @@ def build_assistant(
         return policy, trained if getattr(policy, "writes", True) else None
 
     live = Live.open(settings, load)
-    return Assistant(settings, knowledge, guard, live, memory, on_turn, on_feedback)
+    cache = None if settings.cache.store == "off" else AnswerCache(settings.cache, home)
+    return Assistant(settings, knowledge, guard, live, memory, on_turn, on_feedback, cache=cache)
 
 
 def build_knowledge(settings: Settings) -> tuple[KnowledgeBase, Scan | None]:

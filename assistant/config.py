@@ -31,6 +31,7 @@ from pydantic_settings import (
 )
 
 from assistant._settings import merge, nearest, put, read
+from assistant.cache_config import CacheSettings
 from assistant.errors import ConfigError
 from assistant.server.config import OperationSettings
 from retrieval.config import RetrievalSettings
@@ -257,6 +258,7 @@ class Settings(BaseSettings):
     gates: GateSettings = GateSettings()
     train: TrainSettings = TrainSettings()
     memory: MemorySettings = MemorySettings()
+    cache: CacheSettings = CacheSettings()
     serve: ServeSettings = ServeSettings()
     server: ServerSettings = ServerSettings()
     operation: OperationSettings = OperationSettings()

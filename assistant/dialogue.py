@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from assistant import context
 from assistant.asynchronous import Asynchronous
+from assistant.cache import AnswerCache
 from assistant.config import Settings
 from assistant.live import Live, Served
 from assistant.memory import Memory
@@ -66,6 +67,7 @@ class Assistant(Asynchronous):
         on_turn: OnTurn | None = None,
         on_feedback: OnFeedback | None = None,
         supporter: Supporter | None = None,
+        cache: AnswerCache | None = None,
     ) -> None:
         self.settings = settings
         if not isinstance(policy, Live):
@@ -77,6 +79,7 @@ class Assistant(Asynchronous):
         self._memory = memory
         #: What users said about themselves, where `memory.user_facts` is on.
         self.facts = memory.facts
+        self._cache = cache
         self._on_turn = on_turn
         self._on_feedback = on_feedback
         self._ready = 0.0
@@ -122,7 +125,7 @@ class Assistant(Asynchronous):
             if history is not None:
                 told = retold(history, parts.guard, language)
                 state.history = _known(told, state.history)
-            yield from run(state, parts)
+            yield from run(state, parts, self._cache)
             reply = reply_of(state, parts)
             if keep:
                 turn = Turn(reply.turn_id, conversation, text, reply, time.time())
@@ -183,6 +186,11 @@ class Assistant(Asynchronous):
             self._memory.rate(feedback.turn_id, feedback.value, feedback.user_id)
         else:
             self._memory.turn(feedback.turn_id, feedback.user_id)
+        refused = feedback.kind in ("edit", "report") or (
+            feedback.kind == "thumb" and feedback.value < 0
+        )
+        if self._cache is not None and refused:
+            self._cache.rejected(feedback.turn_id)
         if self._on_feedback is not None:
             self._on_feedback(feedback)
 
@@ -227,6 +235,8 @@ class Assistant(Asynchronous):
 
     def forget_user(self, user_id: str) -> int:
         """Delete all conversations of a user; returns how many there were."""
+        if self._cache is not None:
+            self._cache.forget(user_id)
         return self._memory.delete_user(user_id)
 
     # knowledge ----------------------------------------------------------------------------------
@@ -299,6 +309,8 @@ class Assistant(Asynchronous):
         self._live.close()
         self._knowledge.close()
         self._memory.close()
+        if self._cache is not None:
+            self._cache.close()
 
     def __enter__(self) -> Assistant:
         return self

@@ -187,7 +187,7 @@ def compose(state: State, parts: Parts) -> Iterator[str]:
         return
     cited = grounder.citations
     # once more as a whole: a link's parts may stand in several sentences
-    state.answer, _ = neutralise("".join(shown), _targets(cited, state.passages), _sources(cited))
+    state.answer, _ = neutralise("".join(shown), targets(cited, state.passages), _sources(cited))
     if state.answer:
         state.outcome = "answered"
     elif grounder.dropped:
@@ -296,7 +296,7 @@ def _screened(
         conversation=state.conversation_id,
         user=state.user_id,
         canary=parts.canary,
-        allowed_urls=_targets(cited, state.passages),
+        allowed_urls=targets(cited, state.passages),
         question=state.user_text,
     )
     verdict = parts.guard.screen(text, "output", context)
@@ -351,7 +351,7 @@ def _tells(answer: str, canary: str) -> bool:
     return any(canary[at : at + 8] in bare for at in range(len(canary) - 7))
 
 
-def _targets(cited: tuple[Citation, ...], passages: list[Passage]) -> frozenset[str]:
+def targets(cited: tuple[Citation, ...], passages: list[Passage]) -> frozenset[str]:
     """Where links may lead: the cited sources, and the addresses in their cited passages.
 
     An address that a document holds word for word carries nothing of the conversation away.

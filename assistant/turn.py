@@ -4,7 +4,8 @@
     -> compose (generate, check support, screen, release sentence by sentence) -> conclude
 
 A blocked input never reaches the policy; a sentence is released only after it was grounded and
-screened. When a rewritten question finds nothing, the words as typed are searched too.
+screened. When a rewritten question finds nothing, the words as typed are searched too. Where there
+is a cache, it is looked at in place of composing, and only there.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from assistant import context, lookup, quarantine, steps
+from assistant.cache import AnswerCache
 from assistant.schema import Event, Step
 from assistant.steps import Parts, State
 
@@ -27,14 +29,17 @@ STEPS: tuple[tuple[str, Callable[[State, Parts], str]], ...] = (
 )
 
 
-def run(state: State, parts: Parts) -> Iterator[Event]:
+def run(state: State, parts: Parts, cache: AnswerCache | None = None) -> Iterator[Event]:
     """Take the turn through its steps; afterwards `state` has an outcome and an answer."""
     for name, step in STEPS:
         yield _timed(state, parts, name, step)
         if state.outcome is not None:
             break
     else:
-        yield from _composing(state, parts)
+        if cache is None:
+            yield from _composing(state, parts)
+        else:
+            yield from _recalling(state, parts, cache)
         if state.outcome is None and state.period is not None and not state.any_date:
             yield from _of_any_date(state, parts)
         if state.outcome is None and state.understanding.rewritten:
@@ -66,6 +71,21 @@ def _again(state: State, parts: Parts, why: str) -> Iterator[Event]:
     for name, step in STEPS[3:]:
         yield _timed(state, parts, f"{name} ({why})", step)
     yield from _composing(state, parts)
+
+
+def _recalling(state: State, parts: Parts, cache: AnswerCache) -> Iterator[Event]:
+    """Give an answer again where that may be done, else compose one and keep it."""
+    began = time.perf_counter()
+    entry, told = cache.find(state, parts)
+    yield _noted(state, "answer cache", began, told)
+    if entry is not None:
+        yield from (Event("text", text=piece) for piece in entry.pieces)
+        return
+    pieces = []
+    for event in _composing(state, parts):
+        pieces += [event.text] if event.text else []
+        yield event
+    cache.keep(state, parts, pieces)
 
 
 def _composing(state: State, parts: Parts) -> Iterator[Event]:

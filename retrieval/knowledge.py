@@ -13,7 +13,7 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from retrieval import menu
+from retrieval import menu, store_read
 from retrieval.config import EmbedSettings, RetrievalSettings
 from retrieval.embed.base import Embedder
 from retrieval.errors import RetrievalError
@@ -171,6 +171,11 @@ class KnowledgeBase:
     def document(self, document_id: int) -> Document | None:
         """A stored version, or None once it was replaced or removed."""
         return self._store.document(document_id)
+
+    def there(self, documents: Iterable[int]) -> frozenset[int]:
+        """Those of the document versions that are still stored."""
+        with self._store.read() as connection:
+            return store_read.there(connection, sorted(documents))
 
     def headings(self) -> set[str]:
         """Every heading of every document, for suggestions and for measuring."""

@@ -42,6 +42,15 @@ def known(connection: sa.Connection) -> dict[str, Known]:
     }
 
 
+def there(connection: sa.Connection, documents: Sequence[int]) -> frozenset[int]:
+    """Those of the document versions that are still stored."""
+    found: set[int] = set()
+    for at in range(0, len(documents), 500):
+        some = DOCUMENT.c.id.in_(documents[at : at + 500])
+        found.update(connection.execute(sa.select(DOCUMENT.c.id).where(some)).scalars())
+    return frozenset(found)
+
+
 def vectors_by_digest(
     connection: sa.Connection, document_id: int, model: Model
 ) -> dict[str, Vectors]:

@@ -133,6 +133,8 @@ class Guard:
         every = [*moderators, *second]
         self._recorder = None if audit is None else Recorder(audit, every, self.settings)
         self.kept = kept
+        #: Changes with anything that a verdict on a passage depends on but the passage.
+        self.fingerprint = fingerprint(moderators, second, self.settings)
         self._cache: OrderedDict[tuple[Side, str], Verdict] = OrderedDict()
         self._lock = threading.Lock()
 
