@@ -322,7 +322,7 @@ def feedback(target: Target) -> None:
 
 @behaviour
 def breaks(target: Target) -> None:
-    """A policy that breaks in the middle of a stream is APIError with a body, not a short answer."""
+    """A policy that breaks in the middle of a stream is APIError with a body, no short answer."""
     broken = client(Target(target.faulty, target.key, "", "", ""))
 
     def read() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Request, UploadFile
 from starlette.concurrency import run_in_threadpool
@@ -17,6 +17,9 @@ from retrieval.sources.base import storable
 router = APIRouter()
 Reader = Annotated[Principal, Depends(Light("documents"))]
 Writer = Annotated[Principal, Depends(Light("ingest"))]
+#: Fields of a form are words; these are the ones that programs write.
+Said = Literal["true", "false", "True", "False", "1", "0"]
+YES = ("true", "True", "1")
 
 
 @router.post("/v1/documents", status_code=202)
@@ -25,7 +28,7 @@ async def put(
     request: Request,
     who: Writer,
     groups: Annotated[str, Form(max_length=2000)] = "",
-    private: Annotated[bool, Form()] = False,
+    private: Annotated[Said, Form()] = "false",
 ) -> dict[str, Any]:
     """Take a file in, or the next version of one.
 
@@ -37,7 +40,7 @@ async def put(
         raise ApiError(
             400, "Send the file with a name of 200 characters or less.", "invalid_value", "file"
         )
-    readers = _readers(who, groups, private)
+    readers = _readers(who, groups, private in YES)
     content = await file.read()
     server = server_of(request)
     return _shown(await run_in_threadpool(server.shelf.put, who, name, content, readers))

@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 #: Type and code of an error where its raiser names none.
 KINDS = {
@@ -116,9 +117,10 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, ApiError)
         return error.response()
 
-    async def refused(_request: Request, error: Exception) -> JSONResponse:
+    async def refused(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
-        allow = (error.headers or {}).get("Allow")
+        own = (error.headers or {}).get("Allow")
+        allow = own and _allowed(app, request.url.path, own)
         answer = ApiError(error.status_code, _said(error)).response()
         if allow:
             answer.headers["allow"] = allow
@@ -144,6 +146,15 @@ def misread(item: Mapping[str, Any]) -> ApiError:
     said = str(item["msg"])[:200].removeprefix("Value error, ")
     message = f"{name or 'The body'}: {said}."
     return ApiError(400, message, code, name)
+
+
+def _allowed(app: FastAPI, path: str, own: str) -> str:
+    """Every method of an address; a route by itself only knows its own."""
+    methods = {name.strip() for name in own.split(",")}
+    for described, operations in app.openapi()["paths"].items():
+        if compile_path(described)[0].fullmatch(path):
+            methods |= {name.upper() for name in operations}
+    return ", ".join(sorted(methods))
 
 
 def _said(error: HTTPException) -> str:

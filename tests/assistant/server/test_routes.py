@@ -273,6 +273,18 @@ def test_a_service_asks_for_its_users(start: Start) -> None:
         plain.models.list(extra_headers={"x-plumbline-user": "ann"})
 
 
+def test_a_wrong_method_is_told_all_the_right_ones(running: Running) -> None:
+    """A 405 names every method of its address, whichever route has it."""
+    with running.http() as client:
+        for path, allow in (
+            ("/v1/conversations/x", "DELETE, GET, POST"),
+            ("/v1/documents", "GET, POST"),
+            ("/v1/models/a/b", "GET"),
+        ):
+            answer = client.put(path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, allow)
+
+
 def test_the_description_tells_of_both_kinds_of_answer(running: Running) -> None:
     """OpenAPI names JSON and events for the chat, the error body, and how a key is sent."""
     with running.http() as client:
