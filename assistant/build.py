@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from assistant import support
+from assistant import shipped, support
 from assistant.answering import Answerer
 from assistant.cache import AnswerCache
 from assistant.config import Settings
@@ -56,6 +56,7 @@ def build_assistant(
         PolicyError: the policy cannot be loaded.
         RetrievalError: the knowledge base cannot be opened.
     """
+    shipped.check()
     home = settings.home
     knowledge = open_knowledge(home, settings.retrieval)
     if settings.docs and DOCS.is_dir():
