@@ -32,6 +32,7 @@ from tests.assistant.server.conftest import Running, Start
 ROOT = Path(__file__).resolve().parents[3]
 ASKED = [{"role": "user", "content": "How much does the widget cost?"}]
 BODY = {"model": "plumbline", "messages": ASKED, "stream": True}
+TEXT = "# Widget\n\nThe widget costs 40 euros. It was made in Lyon.\n"
 WORDS = ("widget", "euros", "How much")
 
 
@@ -43,10 +44,11 @@ class Slow(EchoPolicy):
 
     def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Delta]:
         """The two sentences."""
-        yield Delta("The widget costs 40 euros. [1] ")
+        # a sentence goes out once the next one begins
+        yield Delta("The widget costs 40 euros. [1] It was ")
         if "widget" in prompt.messages[-1].text:
             self.go.wait(60)
-        yield Delta("It was made in Lyon. [1]")
+        yield Delta("made in Lyon. [1]")
         yield Delta("", finish="stop", confidence=1.0)
 
 
@@ -158,7 +160,12 @@ def on_loop(running: Running, work: Callable[[], None]) -> None:
     """Call it on the event loop's thread, as the handler of a signal does."""
     job = next(iter(running.server.engine._jobs))
     done = threading.Event()
-    job._loop.call_soon_threadsafe(lambda: (work(), done.set()))
+
+    def run() -> None:
+        work()
+        done.set()
+
+    job._loop.call_soon_threadsafe(run)
     assert done.wait(60)
 
 
@@ -275,11 +282,12 @@ from assistant.policy import echo
 from assistant.schema import Delta
 class Slow(echo.EchoPolicy):
     def stream(self, prompt, sampling):
-        yield Delta("The widget costs 40 euros. [1] ")
+        yield Delta("The widget costs 40 euros. [1] It was ")
         if "widget" in prompt.messages[-1].text:
             for _ in range(600):
                 time.sleep(0.1)
                 yield Delta("")
+        yield Delta("made in Lyon. [1]")
         yield Delta("", finish="stop", confidence=1.0)
 echo.EchoPolicy = Slow
 import app
@@ -292,7 +300,7 @@ def test_a_real_server_drains_when_it_is_told_to_end(tmp_path: Path) -> None:
     """SIGTERM: /readyz 503, new turns refused, the stream ends with an error event, exit 0."""
     documents = tmp_path / "documents"
     documents.mkdir()
-    (documents / "widget.md").write_text("# Widget\n\nThe widget costs 40 euros.\n", "utf-8")
+    (documents / "widget.md").write_text(TEXT, "utf-8")
     port, admin = free_port(), free_port()
     given = {
         "home": tmp_path / "home",

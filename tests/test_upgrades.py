@@ -1,0 +1,180 @@
+"""Homes that released versions wrote, opened by this one.
+
+`tests/released/VERSION.tar.gz` is a home after two documents, a question in each language and a
+thumb, as that version left it; never changed, and a new one is added with each release.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tarfile
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from assistant.build import build_assistant
+from assistant.config import Settings, load
+from assistant.memory import Memory
+from assistant.server.keys import KeyStore
+from assistant.server.records import Records
+from assistant.server.shelf import Shelf
+from retrieval import sqlite, versions
+from retrieval.errors import StoreError
+from retrieval.ledger import open_ledger
+from rlhf.preferences import PreferenceStore
+
+RELEASED = Path(__file__).resolve().parent / "released"
+RELEASES = sorted(path.name.removesuffix(".tar.gz") for path in RELEASED.glob("*.tar.gz"))
+DATABASES = (
+    "conversations.db",
+    "knowledge.db",
+    "preferences.db",
+    "keys.db",
+    "responses.db",
+    "documents.db",
+)
+#: The key that was made in the home of 0.4.0, which answers on no server.
+KEY = "pl-de1058d73576-igykxe2D5tMgG4QuSEilUmTML62xQVNdD2JL2nGSHik"
+
+
+def small(home: Path) -> Settings:
+    """Settings of a small assistant."""
+    given = {
+        "home": str(home),
+        "docs": "false",
+        "retrieval.embed.backend": "hashing",
+        "retrieval.rerank.backend": "none",
+        "policy.backend": "echo",
+        "policy.support": "words",
+        "safety.moderators": "rules",
+    }
+    return load("embedded", None, given)
+
+
+def home_of(release: str, folder: Path) -> Path:
+    """A home as a release left it."""
+    with tarfile.open(RELEASED / f"{release}.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "released"
+
+
+def shape(path: Path) -> dict[str, set[tuple[object, ...]]]:
+    """The tables of a database: columns, indexes and references, in whatever order."""
+    found: dict[str, set[tuple[object, ...]]] = {}
+    with closing(sqlite3.connect(path)) as db:
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'"):
+            columns = db.execute(f"PRAGMA table_info({name})")
+            parts: set[tuple[object, ...]] = {("column", *row[1:4], row[5] > 0) for row in columns}
+            for row in db.execute(f"PRAGMA index_list({name})").fetchall():
+                inside = [r[2] for r in db.execute(f"PRAGMA index_info({row[1]})")]
+                parts.add(("index", bool(row[2]), *inside))
+            for row in db.execute(f"PRAGMA foreign_key_list({name})"):
+                parts.add(("reference", row[2], row[3], row[4], row[6]))
+            found[name] = parts
+    return found
+
+
+def opened(home: Path) -> tuple[int, str]:
+    """Open everything of a home; returns how many documents there are, and an answer."""
+    log = PreferenceStore(home / "preferences.db")
+    assert (log.counts().turns, sum(n for _, n in log.counts().feedback)) == (2, 1)
+    log.close()
+    with build_assistant(small(home)) as assistant:
+        (conversation,) = assistant.conversations("anna")
+        (turn,) = assistant.turns(conversation.id, user_id="anna")
+        assert (turn.user_text, turn.rating) == ("How much does the widget cost?", 1)
+        assert "40 euros" in turn.reply.text
+        Shelf(home / "documents.db", assistant.parts.knowledge).close()
+        answer = assistant.reply("北京塔高多少米？", user_id="anna").text
+        return assistant.health().documents, answer
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that this version made."""
+    home = tmp_path_factory.mktemp("fresh") / "made"
+    with build_assistant(small(home)) as assistant:
+        Shelf(home / "documents.db", assistant.parts.knowledge).close()
+        PreferenceStore(home / "preferences.db").close()
+    KeyStore(home / "keys.db").close()
+    Records(home / "responses.db").close()
+    return home
+
+
+def test_every_release_is_here() -> None:
+    """Each heading of the change log has its home."""
+    text = (RELEASED.parent.parent / "CHANGELOG.md").read_text("utf-8")
+    headings = [line[4:].split("]")[0] for line in text.splitlines() if line.startswith("## [")]
+    assert sorted(set(headings) - {"Unreleased"}) == RELEASES
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_a_released_home_goes_on(release: str, fresh: Path, tmp_path: Path) -> None:
+    """All that was there is there, it answers, and its tables are those of a new home."""
+    home = home_of(release, tmp_path)
+    documents, answer = opened(home)
+    assert (documents, "三百米" in answer) == (2, True)
+    KeyStore(home / "keys.db").close()
+    Records(home / "responses.db").close()
+    for name in DATABASES:
+        assert shape(home / name) == shape(fresh / name), name
+    kept = sorted(path.name for path in home.glob("*.bak"))
+    with open_ledger(home, small(home).retrieval) as ledger:  # a second opening changes nothing
+        assert ledger.status().documents == 2
+    assert sorted(path.name for path in home.glob("*.bak")) == kept
+
+
+def test_a_key_and_an_answer_of_0_4_0_are_still_known(tmp_path: Path) -> None:
+    """Clients' keys, and the ids of answers they were given, outlive an upgrade."""
+    home = home_of("0.4.0", tmp_path)
+    keys, records = KeyStore(home / "keys.db"), Records(home / "responses.db")
+    who, response = keys.find(KEY), records.get("r1", "main/anna")
+    keys.close()
+    records.close()
+    assert who is not None
+    assert response is not None
+    assert (who.tenant, response.citations[0][0].number) == ("main", 1)
+
+
+@pytest.mark.parametrize("opening", [Memory, KeyStore, Records])
+def test_what_a_newer_version_wrote_is_left_alone(opening: type[Memory], tmp_path: Path) -> None:
+    """It is refused with both versions and a remedy, and not a byte of it changes."""
+    path = tmp_path / "newer.db"
+    opening(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match=r"version 99, this plumbline reads 1; use the version"):
+        opening(path)
+    assert path.read_bytes() == before
+
+
+def test_steps_are_taken_together_or_not_at_all(tmp_path: Path) -> None:
+    """A step that fails takes the ones before it back; the same steps made right then succeed."""
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("CREATE TABLE t (n INTEGER PRIMARY KEY); INSERT INTO t VALUES (1);")
+    tables = sa.MetaData()
+    sa.Table(
+        "t",
+        tables,
+        sa.Column("n", sa.Integer, primary_key=True),
+        sa.Column("a", sa.Text),
+        sa.Column("b", sa.Text),
+    )
+    engine = sa.create_engine(f"sqlite:///{path}")
+    sqlite.prepare(engine)
+    writer = engine.execution_options(begin="IMMEDIATE")
+    first = "ALTER TABLE t ADD COLUMN a TEXT"
+    with pytest.raises(StoreError, match="nothing was changed"):
+        versions.bring_up(writer, path, tables, {1: [first], 2: ["ALTER TABLE missing ADD b"]})
+    assert shape(path)["t"] == {("column", "n", "INTEGER", 0, True)}
+    good = {1: [first], 2: ["ALTER TABLE t ADD COLUMN b TEXT", "UPDATE t SET b = 'x'"]}
+    for _ in range(2):
+        versions.bring_up(writer, path, tables, good)
+    engine.dispose()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT n, b FROM t").fetchall() == [(1, "x")]
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
