@@ -15,7 +15,7 @@ from assistant.policy._decode import score
 from assistant.policy._quoting import KEPT, QUESTION, TEXT, Layout, Line, Offer, quoted
 from assistant.policy._ranker import weigh
 from assistant.policy._signs import SPELLINGS, sign
-from assistant.policy.quote import CALIBRATION, Calibration, Quote, build, calibration
+from assistant.policy.quote import CALIBRATION, Calibration, Quote, build, calibration, phrasebook
 from assistant.schema import Delta, PolicyCard, Prompt, Sampling
 from tests.assistant import quoters
 from tests.assistant.quoters import TEXTS, network, prompt, ranker, resources, tokenizer
@@ -117,6 +117,76 @@ def test_another_answer_repeats_no_sentence() -> None:
             break
     assert number > 1
     assert deltas[-1].finish == "abstain"
+
+
+BOOK = Layout(tokenizer(), phrases=("greeting", "clarify"))
+
+
+def leaning(sign: int) -> Quote:
+    """A policy whose network begins with `sign`, in whatever company."""
+    model = network()
+    embedding = model.get_input_embeddings().weight.data
+    last = model.model(torch.tensor([offer(prompt(), BOOK).ids])).last_hidden_state[0, -1]
+    embedding[sign] = 40 * last.detach() / last.norm()
+    return Quote(model, BOOK, RANKER, {}, 0.0, CARD)
+
+
+def test_the_phrase_book_is_an_answer_like_others() -> None:
+    """Masked log-probs of all answers, phrases among them, sum to one; each parses back."""
+    offered = offer(prompt(QUESTIONS[0], TEXTS[1]), BOOK)
+    paths = list(offered.paths.whole())
+    with torch.inference_mode():
+        found = score(MODEL, [offered.ids] * len(paths), paths, [offered.paths] * len(paths))
+    chances = torch.stack([part.sum() for part in found]).exp()
+    assert float(chances.sum()) == pytest.approx(1, abs=1e-4)
+    assert {BOOK.said(path) for path in paths} == {"", "greeting", "clarify"}
+    assert all(not LAYOUT.said(path) for path in paths)
+
+
+def test_a_phrase_is_named_and_quotes_nothing() -> None:
+    """The last delta says which, with the log-probs of scoring; there is no other answer."""
+    asked = prompt()
+    made = leaning(BOOK.book)
+    (delta,) = answer(made, asked)
+    offered = offer(asked, BOOK)
+    assert delta.phrase in BOOK.phrases
+    assert (delta.text, delta.quote, delta.finish) == ("", None, "stop")
+    (found,) = score(made._model, [offered.ids], [delta.token_ids], [offered.paths])
+    assert found.tolist() == pytest.approx(delta.logprobs, abs=1e-5)
+    assert answer(made, asked, variant=1)[-1].finish == "abstain"
+
+
+def test_the_book_opens_only_where_it_is_likelier_than_all_else() -> None:
+    """Less likely, the confidence decides between quoting and abstaining, as without a book."""
+    told = [(0.0, 0.0, 2.0), (0.0, 0.0, 0.5), (3.0, 0.0, 2.0)]
+    opened = [BOOK.opening(logits, abstains=False) for logits in told]
+    assert opened == [(BOOK.book,), (BOOK.cite,), (BOOK.cite,)]
+    assert BOOK.opening(told[1], abstains=True) == (BOOK.abstain,)
+    assert LAYOUT.opening(told[0], abstains=False) == (LAYOUT.cite,)
+    assert BOOK.opening(told[0], abstains=False, drawn=True) == ()
+
+
+def test_there_are_as_many_phrases_as_signs() -> None:
+    """One phrase more is an error."""
+    Layout(tokenizer(), phrases=[str(n) for n in range(32)])
+    with pytest.raises(ValueError, match="33 phrases"):
+        Layout(tokenizer(), phrases=[str(n) for n in range(33)])
+
+
+def test_phrases_and_beams_come_from_folder_and_settings(tmp_path: Path) -> None:
+    """calibration.json names the phrases in their order; one that nobody wrote is refused."""
+    folder = quoters.save(tmp_path)
+    told = {"languages": {}, "phrases": ["clarify", "thanks"]}
+    (folder / CALIBRATION).write_text(json.dumps(told), encoding="utf-8")
+    assert phrasebook(folder) == ("clarify", "thanks")
+    wide, narrow = (build(quoters.options(folder, beams=n), resources()) for n in (24, 1))
+    for question in QUESTIONS:
+        totals = [sum(said(answer(made, prompt(question)))[1]) for made in (wide, narrow)]
+        assert totals[0] >= totals[1] - 1e-6
+    (folder / CALIBRATION).write_text('{"languages": {}, "phrases": ["x"]}', encoding="utf-8")
+    with pytest.raises(ModelNotFound, match="train sft"):
+        phrasebook(folder)
+    assert phrasebook(tmp_path / "none") == ()
 
 
 def test_below_the_threshold_it_abstains() -> None:

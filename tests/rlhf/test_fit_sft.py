@@ -21,12 +21,13 @@ from assistant.policy._signs import SPELLINGS
 from assistant.policy.extract import ranker
 from retrieval.config import EmbedSettings, RerankSettings, RetrievalSettings
 from rlhf.errors import TrainingError
-from rlhf.fit import _lessons
+from rlhf.fit import _asked, _lessons
 from rlhf.fit._asked import plan
 from rlhf.fit._drills import READ_BEFORE, doubtful, plain, varied
 from rlhf.fit._exam import Mark, auroc, calibrate, ranked, report
+from rlhf.fit._kinds import SUMMARIES
 from rlhf.fit._lessons import Lesson, lessons, make, marked, readers
-from rlhf.fit.sft import Plan, Trainer, begin, loss
+from rlhf.fit.sft import PHRASEBOOK, Plan, Trainer, begin, loss
 from tests.assistant.policies import passage
 from tests.assistant.quoters import tokenizer
 
@@ -129,6 +130,36 @@ def test_sentences_needed_together_are_all_quoted() -> None:
     assert drill.paths.chosen(drill.answer) == (1, 3)
     assert drill.targets[1] == frozenset({LAYOUT.labels[1], LAYOUT.labels[3]})
     assert drill.targets[3] == frozenset({LAYOUT.labels[3]})
+
+
+def test_some_of_what_sums_up_is_better_than_nothing() -> None:
+    """What is shown of the marked sentences is quoted; with the whole article gone, nothing is."""
+    many = lesson(1, size=KEPT + 2, right=())
+    order = np.argsort(WEIGHTS["en"].scores(many.matrix))
+    cut = replace(many, needed=(int(order[-1]), int(order[0])), passages=("Halls",) * 4)
+    told = replace(cut, kind=SUMMARIES, gold=(True,) * 4)
+    drill = plain(told, WEIGHTS["en"], LAYOUT)
+    assert len(drill.right) == 1
+    assert drill.answer[1] in drill.right
+    lost = {
+        varied(told, WEIGHTS["en"], LAYOUT, random.Random(seed)).answer[0] for seed in range(60)
+    }
+    assert lost == {LAYOUT.cite, LAYOUT.abstain}
+
+
+def test_a_phrase_is_said_whatever_stands_beside() -> None:
+    """Two signs and the end; where the book is not offered, the answer is to abstain."""
+    book = Layout(tokenizer(), phrases=PHRASEBOOK)
+    made = replace(lesson(1, right=()), phrase="clarify")
+    for drill in (
+        plain(made, WEIGHTS["en"], book),
+        *(varied(made, WEIGHTS["en"], book, random.Random(seed)) for seed in range(20)),
+    ):
+        assert drill.answer == (*book.phrase("clarify"), book.end)
+        assert drill.targets == {n: frozenset({t}) for n, t in enumerate(drill.answer[:2])}
+        steps = list(drill.paths.along(drill.answer))
+        assert all(wanted <= {*steps[at]} for at, wanted in drill.targets.items())
+    assert plain(made, WEIGHTS["en"], LAYOUT).answer == (LAYOUT.abstain, LAYOUT.end)
 
 
 @pytest.mark.parametrize("spoken", [False, True])
@@ -283,6 +314,27 @@ def test_the_exam_asks_network_and_ranker_the_same(tmp_path: Path) -> None:
     assert "first sentence right" in report(marks)
 
 
+def test_the_exam_hears_phrases(tmp_path: Path) -> None:
+    """They are told apart from questions, and count in no threshold; all held ones are learnt."""
+    spoken = [
+        replace(lesson(4 * n, lang, right=()), kind="phrases", phrase=PHRASEBOOK[n % 2])
+        for n, lang in enumerate(["en", "zh"] * 3)
+    ]
+    made = trainer(tmp_path, PLAN, [*KNOWN, *spoken])
+    marks = made.exam.marks(made.model)
+    assert sum(bool(m.said[1]) for m in marks) == len(spoken)
+    assert "phrase book: right of 6" in report(marks)
+    assert calibrate(marks) == calibrate([m for m in marks if not m.said[1]])
+    sign = made._layout.phrase("thanks")
+    with torch.no_grad():
+        rows = made.model.get_input_embeddings().weight
+        ids = torch.tensor([made.exam._drills[-1].ids])
+        last = made.model.model(ids).last_hidden_state[0, -1]
+        for token in sign:
+            rows[token] = 40 * last / last.norm()
+    assert any(m.said[0] for m in made.exam.marks(made.model))
+
+
 def test_thresholds_refuse_one_in_twenty_that_has_an_answer() -> None:
     """The confidence rises with the logit; a language without both kinds gets none."""
     draw = np.random.default_rng(1)
@@ -365,15 +417,25 @@ def test_the_plan_takes_both_languages_and_no_reported_row(data: Path) -> None:
     assert not {"en8", "en9"} & {a.id for a in asked}
     assert {a.kind for a in asked} >= {"impossible", "follow-ups", "covidqa", "drcd/test"}
     assert [a.text for a in asked if a.kind == "follow-ups"] == ["Who sings?"]
+    few = {a.kind for a in asked[: len(asked) // 2]}
+    assert few >= {"phrases", "summaries"}
 
 
 def test_lessons_come_from_the_real_retrieval_and_go_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gold sentences are marked, absent paragraphs are gone, and a stopped run makes the rest."""
+    monkeypatch.setattr(_asked, "MOST", {**_asked.MOST, "phrases": 2})
     count = len(plan(data))
     list(make(data, tmp_path / "whole", count, settings()))
-    whole = list(lessons(tmp_path / "whole"))
+    everything = list(lessons(tmp_path / "whole", phrases=True))
+    whole = [x for x in everything if not x.phrase]
+    assert [x.id for x in lessons(tmp_path / "whole")] == [x.id for x in whole]
+    assert {x.phrase for x in everything if x.kind == "phrases"} <= {*PHRASEBOOK}
+    assert len(everything) == len(whole) + 4
+    summed = [x for x in whole if x.kind == "summaries"]
+    assert any(x.needed and x.gold[x.spans[x.needed[0]][0]] for x in summed)
+    assert not any(x.needed for x in summed if not x.present)
     assert any(any(x.right) and x.present for x in whole)
     for made in whole:
         for sentence, right in zip(made.texts, made.right, strict=True):
