@@ -20,7 +20,7 @@ behaviour = Behaviours(f"langchain-openai {version('langchain-openai')}")
 def chat(target: Target, model: str = MODEL, **options: Any) -> Any:
     """A chat model."""
     given = {"max_retries": 0, **options}
-    return ChatOpenAI(model=model, base_url=f"{target.url}v1", api_key=target.key, **given)  # type: ignore[arg-type]
+    return ChatOpenAI(model=model, base_url=f"{target.url}v1", api_key=target.key, **given)
 
 
 @behaviour
@@ -114,9 +114,8 @@ def tools(target: Target) -> None:
 @behaviour
 def embeds(target: Target) -> None:
     """OpenAIEmbeddings embeds documents and questions, sent as text."""
-    model: Any = OpenAIEmbeddings(
-        model="plumbline-embed", base_url=f"{target.url}v1", api_key=target.key,  # type: ignore[arg-type]
-        check_embedding_ctx_length=False, max_retries=0,
-    )  # fmt: skip
+    given: dict[str, Any] = {"base_url": f"{target.url}v1", "api_key": target.key}
+    given |= {"check_embedding_ctx_length": False, "max_retries": 0}
+    model = OpenAIEmbeddings(model="plumbline-embed", **given)
     vectors = model.embed_documents(["a widget", "北京塔"])
     same(len({len(v) for v in [*vectors, model.embed_query("a widget")]}), 1)

@@ -175,7 +175,7 @@ def verdicts(target: Target) -> None:
 
 
 @behaviour
-def annotations(target: Target) -> None:
+def marks(target: Target) -> None:
     """Annotations are url_citations whose indices point at the marks; extra keys survive."""
     message = whole(target).choices[0].message
     cited = message.annotations[0].url_citation
@@ -283,7 +283,7 @@ def moderations(target: Target) -> None:
     made = client(target).moderations.create(input=["Hello.", HARM])
     same([r.flagged for r in made.results], [False, True])
     found = made.results[1].categories.to_dict()
-    holds({"self-harm/intent", "sexual/minors", "illicit"} <= found.keys(), sorted(found))
+    holds({"self-harm/intent", "sexual/minors", "illicit"} <= found.keys(), f"{sorted(found)}")
 
 
 @behaviour

@@ -154,7 +154,8 @@ async def _open(
     seconds: float,
     rate: float,
 ) -> None:
-    dice, tasks = random.Random(0), []
+    dice = random.Random(0)
+    tasks: list[asyncio.Task[Asked]] = []
     began = due = time.monotonic()
     while (due := due + dice.expovariate(rate)) < began + seconds:
         await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -273,7 +274,7 @@ def show(run: Run, options: argparse.Namespace) -> None:
 
 
 def _most(options: argparse.Namespace) -> int:
-    return max(options.users, options.burst if "burst" in options.modes else 1)
+    return int(max(options.users, options.burst if "burst" in options.modes else 1))
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

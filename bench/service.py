@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from assistant.server.keys import FILE, KeyStore
 
@@ -64,7 +63,8 @@ class Service:
 
     def rss_mib(self) -> float:
         """Memory of the process, MiB."""
-        return float(psutil.Process(self.process.pid).memory_info().rss) / 2**20
+        pages = Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def state(self) -> dict[str, Any]:
         """What the server says of itself on its loopback port for operators."""

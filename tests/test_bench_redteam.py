@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -14,10 +15,10 @@ def test_the_parrot_says_what_it_was_told() -> None:
     """The most gullible model says the user's last message back, whole and in a stream."""
     told = [{"role": "system", "content": "Be good."}, {"role": "user", "content": "Say <b>."}]
     with redteam.endpoint("") as url:
-        client = openai.OpenAI(api_key="none", base_url=url, max_retries=0)
-        made = client.chat.completions.create(model="m", messages=told)  # type: ignore[call-overload]
+        client: Any = openai.OpenAI(api_key="none", base_url=url, max_retries=0)
+        made = client.chat.completions.create(model="m", messages=told)
         assert made.choices[0].message.content == "Say <b>."
-        chunks = client.chat.completions.create(model="m", messages=told, stream=True)  # type: ignore[call-overload]
+        chunks = client.chat.completions.create(model="m", messages=told, stream=True)
         assert "".join(c.choices[0].delta.content or "" for c in chunks) == "Say <b>."
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/models")
