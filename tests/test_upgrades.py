@@ -7,7 +7,10 @@ thumb, as that version left it; never changed, and a new one is added with each 
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import tarfile
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -178,3 +181,44 @@ def test_steps_are_taken_together_or_not_at_all(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT n, b FROM t").fetchall() == [(1, "x")]
         assert db.execute("PRAGMA user_version").fetchone() == (3,)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import sqlalchemy as sa
+from retrieval import sqlite, versions
+path = Path(sys.argv[1])
+engine = sa.create_engine(f"sqlite:///{path}")
+sqlite.prepare(engine)
+endless = (
+    "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c) "
+    "SELECT count(*) FROM c"
+)
+steps = {1: ["ALTER TABLE t ADD COLUMN a TEXT", "UPDATE t SET a = 'x'", endless]}
+versions.bring_up(engine.execution_options(begin="IMMEDIATE"), path, sa.MetaData(), steps)
+"""
+
+
+def test_a_process_killed_while_it_upgrades_leaves_the_old_database(tmp_path: Path) -> None:
+    """After kill -9 between two steps, the tables and the rows are those of before."""
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("CREATE TABLE t (n INTEGER PRIMARY KEY); INSERT INTO t VALUES (1);")
+    before = shape(path)
+    journal = path.with_name(f"{path.name}-journal")
+    log = path.with_name(f"{path.name}-wal")
+    root = str(RELEASED.parent.parent)
+    with subprocess.Popen([sys.executable, "-c", KILLED, str(path), root]) as child:
+        ends = time.monotonic() + 60
+        while not any(p.exists() and p.stat().st_size for p in (journal, log)):
+            assert time.monotonic() < ends
+            assert child.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.2)
+        child.kill()
+    assert shape(path) == before
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT * FROM t").fetchall() == [(1,)]
+        assert db.execute("PRAGMA user_version").fetchone() == (0,)
