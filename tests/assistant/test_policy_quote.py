@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -126,7 +127,9 @@ def leaning(sign: int) -> Quote:
     """A policy whose network begins with `sign`, in whatever company."""
     model = network()
     embedding = model.get_input_embeddings().weight.data
-    last = model.model(torch.tensor([offer(prompt(), BOOK).ids])).last_hidden_state[0, -1]
+    ids = torch.tensor([offer(prompt(), BOOK).ids])
+    base: Any = model.base_model
+    last = base(input_ids=ids).last_hidden_state[0, -1]
     embedding[sign] = 40 * last.detach() / last.norm()
     return Quote(model, BOOK, RANKER, {}, 0.0, CARD)
 
