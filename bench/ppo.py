@@ -13,8 +13,17 @@ rloo        RLOO of TRL 1.16.0: several answers a prompt, no critic; another alg
 
 same_ratio  seconds of an update: trl over ours_same, median of the repeats
 best_ratio  the same, the faster of trl and trl_whole over ours_best
-reward_*, kl_*   the mean score where both have spent the same KL (the most that both of a repeat
-            reached), and the mean KL of the last updates; over the repeats, whose seeds differ
+kl_*        what the last policy of a run has spent, by our own code on all sides: the whole KL from
+            the first policy on the same prompts (`bench.ppo_spent`); mean over the repeats
+reward_*    the mean score where both have spent the same KL, the most that both of a repeat
+            reached by what they log while they train: log-ratios summed over an answer's tokens,
+            mean over the answers of an update, of the policy before it (k1, on both sides)
+reward_gain the same as a difference, with its interval
+last_*      mean score of the last policies on the same prompts
+
+The logged KL of one update is noisy: the log-ratio of an answer deviates by the square root of
+twice the KL, so 16 answers at a KL of 1 leave a standard error of 0.35. With --natural an answer
+without an end loses 1 on both sides; TRL puts the score one token behind the end, ours on it.
 
 TRL lives in environments of their own below the user's cache, which `--setup` makes: they see this
 one's packages, so that both sides compute with the same torch, and hold TRL alone.
@@ -39,6 +48,7 @@ from rich.table import Table
 
 from bench.common import scratch
 from bench.ppo_clock import PHASES
+from bench.ppo_spent import weigh
 from bench.ppo_task import Shape, make, prompts
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +69,9 @@ LEARNT = {
 }  # fmt: skip
 QUIET = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 #: Sizes that show that everything runs: an update takes seconds.
-QUICK = {"episodes": 16, "micro": 8, "answer": 12, "updates": 3, "repeats": 2}
+QUICK = {"episodes": 16, "micro": 8, "answer": 12, "updates": 3, "repeats": 2, "held": 64}
+#: Distance of the seeds of prompts that are learnt on and of those that the last policies get.
+HELD = 100_000
 
 Runs = dict[str, list[dict[str, Any]]]
 
@@ -84,8 +96,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runs: Runs = {name: [] for name in names}
         for repeat in range(options.repeats):
             for name in names if repeat % 2 == 0 else names[::-1]:
-                job = told(options, shape, ids, repeat) | {"folder": str(folder)}
-                runs[name].append(started(name, job, options.homes))
+                final = {"folder": str(folder), "final": str(folder / "final")}
+                job = told(options, shape, ids, repeat) | final
+                run = started(name, job, options.homes)
+                held = prompts(shape, options.held, HELD + repeat)
+                run["spent"] = weigh(folder, folder / "final", held, job)
+                runs[name].append(run)
         counted = {}
         for name in names:
             job = told(options, shape, ids, 0, updates=1) | {"folder": str(folder), "flops": True}
@@ -234,14 +250,18 @@ def summary(runs: Runs, counted: Mapping[str, float]) -> dict[str, object]:
         gains = [mine - other for mine, other, _ in level]
         suffix = "" if name == "same" else "_best"
         low, high = _interval(gains)
+        found[f"last_ours{suffix}"] = _last(runs[ours], "reward")
         found[f"reward_gain{suffix}"] = [round(v, 3) for v in (float(np.mean(gains)), low, high)]
         found[f"reward_ours{suffix}"] = round(float(np.mean([mine for mine, _, _ in level])), 3)
-        found[f"kl_ours{suffix}"] = _last_kl(runs[ours])
+        found[f"kl_ours{suffix}"] = _last(runs[ours], "kl")
         if name == "same":
             found["reward_trl"] = round(float(np.mean([other for _, other, _ in level])), 3)
-            found["kl_trl"], found["kl_equal"] = (
-                _last_kl(runs[theirs[0]]), round(float(np.mean([kl for *_, kl in level])), 3),
-            )  # fmt: skip
+            found["kl_equal"] = round(float(np.mean([kl for *_, kl in level])), 3)
+            rival = runs[theirs[0]]
+            found["kl_trl"], found["last_trl"] = _last(rival, "kl"), _last(rival, "reward")
+            gaps = [a["spent"]["kl"] - b["spent"]["kl"]
+                    for a, b in zip(runs[ours], rival, strict=True)]  # fmt: skip
+            found["kl_gap"] = [round(v, 3) for v in (float(np.mean(gaps)), *_interval(gaps))]
     return found
 
 
@@ -260,19 +280,19 @@ def show(runs: Runs, counted: Mapping[str, float], options: argparse.Namespace) 
         middle = {key: float(np.median([row[key] for row in each])) for key in each[0]}
         low, high = np.quantile([row["seconds"] for row in each], [0.25, 0.75])
         grown = np.median([run["peak_mib"] - run["base_mib"] for run in found])
-        score = np.mean([run["updates"][-1]["reward"] for run in found])
         table.add_row(
             name, f"{middle['seconds']:.2f}", f"{low:.2f}-{high:.2f}", f"{middle['cpu']:.2f}",
             *[f"{middle[phase]:.2f}" for phase in PHASES], f"{middle['drawn_s']:.0f}",
             f"{middle['tokens_s']:.0f}", f"{grown:.0f}", f"{counted[name] / 1e9:.0f}",
-            f"{score:.3f}", f"{_last_kl(found):.3f}", found[0]["version"],
+            f"{_last(found, 'reward'):.3f}", f"{_last(found, 'kl'):.3f}", found[0]["version"],
         )  # fmt: skip
     Console(width=160).print(table)
     print(json.dumps(summary(runs, counted)))
 
 
-def _last_kl(found: Sequence[Mapping[str, Any]]) -> float:
-    return round(float(np.mean([run["updates"][-1]["kl"] for run in found])), 3)
+def _last(found: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Of the last policies, mean over the repeats."""
+    return round(float(np.mean([run["spent"][name] for run in found])), 3)
 
 
 def _interval(values: Sequence[float], rounds: int = 2000) -> tuple[float, float]:
@@ -292,7 +312,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--natural", action="store_true", help="answers end by themselves")
     sizes = {
         "episodes": 64, "micro": 16, "answer": 48, "updates": 4, "repeats": 5, "threads": 2,
-        "layers": 4, "width": 256, "vocabulary": 8192,
+        "layers": 4, "width": 256, "vocabulary": 8192, "held": 256,
     }  # fmt: skip
     for name, value in sizes.items():
         parser.add_argument(f"--{name}", type=int, default=None, help=f"{value} by default")

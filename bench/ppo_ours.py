@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from bench.ppo_clock import Clock, Job, attention, run
-from rlhf._actor_network import Ids
+from rlhf._actor_network import Ids, cut
 from rlhf.actor_causal import CausalActor, Prompted
 from rlhf.actors import Look
 from rlhf.config import PPOSettings
@@ -24,6 +24,8 @@ from rlhf.schema import Rollout
 
 #: A bound that is never met: the other side has none.
 FREE = 1e9
+#: What an answer without an end loses, on both sides.
+CUT = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,26 @@ class Fixed(Prompted):
     def ended(self, path: Sequence[int]) -> bool:
         """They are never cut off."""
         return True
+
+
+@dataclass(frozen=True)
+class Open(Prompted):
+    """Answers end by themselves or are cut off; what that costs is said by the reward alone."""
+
+    def allowed(self, path: Sequence[int]) -> Ids | None:
+        """Any token, until a stop or the longest answer."""
+        return () if len(path) >= self.most or cut(path, self.stops)[1] else None
+
+    def ended(self, path: Sequence[int]) -> bool:
+        """So that no score is replaced: TRL takes 1 off it instead."""
+        return True
+
+
+def asked(ids: Sequence[int], job: Job) -> Prompted:
+    """A prompt, with answers that end as the job says."""
+    if job["natural"]:
+        return Open(tuple(ids), frozenset({job["eos"]}), job["answer"])
+    return Fixed(tuple(ids), frozenset(), job["answer"])
 
 
 class Timed:
@@ -92,16 +114,17 @@ def system(job: Job, clock: Clock) -> None:
     judge.eval()
 
     def reward(tasks: Sequence[Any], found: Sequence[Rollout]) -> dict[str, list[float]]:
-        return {"taste": scores(judge, found)}
+        return {"taste": scores(judge, found), "cut off": cut_off(found, job)}
 
-    kind = Prompted if job["natural"] else Fixed
-    stops = frozenset({job["eos"]}) if job["natural"] else frozenset()
-    tasks = [kind(tuple(ids), stops, job["answer"]) for ids in job["tasks"]]
+    tasks = [asked(ids, job) for ids in job["tasks"]]
     with tempfile.TemporaryDirectory() as log:
         loop = PPO(actor, tasks, reward, settings(job), Path(log))
         for update in islice(loop.train(), job["updates"]):
             clock.to("other")
             clock.tell(reward=update.score, kl=update.kl)
+    clock.end()
+    if job.get("final"):
+        model.save_pretrained(job["final"])
 
 
 def settings(job: Job) -> PPOSettings:
@@ -128,13 +151,17 @@ def settings(job: Job) -> PPOSettings:
         value_clip=job["clip"],
         value_weight=job["value_weight"],
         value_warmup=0,
-        missing_end=-1.0,
         score_clip=FREE,
         ratio_gap=1e-3,
         most_kl=FREE,
         least_entropy=0.0,
         save_every=10**6,
     )
+
+
+def cut_off(rollouts: Sequence[Rollout], job: Job) -> list[float]:
+    """What answers lose that should have ended by themselves."""
+    return [-CUT if job["natural"] and r.completion[-1] != job["eos"] else 0.0 for r in rollouts]
 
 
 @torch.no_grad()

@@ -109,6 +109,9 @@ def ppo(job: Job, clock: Clock) -> None:
         trainer.dataloader = batches(job)
         _watch_ppo(ppo_trainer, trainer, job, clock)
         trainer.train()
+    clock.end()
+    if job.get("final"):
+        trainer.accelerator.unwrap_model(trainer.model).policy.save_pretrained(job["final"])
 
 
 def batches(job: Job) -> list[dict[str, torch.Tensor]]:
@@ -199,6 +202,9 @@ def rloo(job: Job, clock: Clock) -> None:
         )
         _watch_rloo(trainer, clock)
         trainer.train()
+    clock.end()
+    if job.get("final"):
+        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(job["final"])
 
 
 def _watch_rloo(trainer: Any, clock: Clock) -> None:

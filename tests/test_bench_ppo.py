@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
-from bench import ppo, ppo_clock, ppo_ours, ppo_task
+from bench import ppo, ppo_clock, ppo_ours, ppo_spent, ppo_task
 from rlhf.actor_causal import Prompted
 from rlhf.ppo import PPO
 from rlhf.schema import Rollout
@@ -137,7 +138,7 @@ def run(train: float, reward: float, kl: float, steps: int = 8) -> dict[str, Any
         for n in range(3)
     ]  # fmt: skip
     return {"updates": rows, "steps": steps, "flops": 0, "base_mib": 1, "peak_mib": 2,
-            "version": "1"}  # fmt: skip
+            "version": "1", "spent": {"kl": kl / 2, "reward": reward}}  # fmt: skip
 
 
 def test_ratios_are_of_runs_that_belong_together() -> None:
@@ -153,7 +154,9 @@ def test_ratios_are_of_runs_that_belong_together() -> None:
     assert found["best_ratio"] == round(4.0 / 2.0, 3)
     assert (found["same_ratio_flops"], found["best_ratio_flops"]) == (1.5, 3.0)
     assert found["repeats"] == 3
-    assert (found["kl_ours"], found["kl_trl"], found["kl_equal"]) == (2.0, 4.0, 2.0)
+    assert (found["kl_ours"], found["kl_trl"], found["kl_equal"]) == (1.0, 2.0, 2.0)
+    assert found["kl_gap"] == [-1.0, -1.0, -1.0]
+    assert (found["last_ours"], found["last_trl"]) == (1.0, 1.0)
     assert (found["reward_ours"], found["reward_trl"]) == (1.0, 0.5)
     assert found["reward_gain"] == [0.5, 0.5, 0.5]
     assert ppo.summary({"rloo": runs["trl"]}, {"rloo": 1.0})["same_ratio"] is None
@@ -187,6 +190,58 @@ def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         options("--micro", "3")
     assert "--micro 3 does not divide" in capsys.readouterr().err
+
+
+def test_what_a_policy_spent_is_counted_the_same_for_all(tmp_path: Path) -> None:
+    """The first policy spent nothing; a trained one what its log-ratios say, in the mean."""
+    given = job(tmp_path, updates=2, final=str(tmp_path / "final"), rate=3e-3)
+    held = ppo_task.prompts(SHAPE, 200, 9)
+    none = ppo_spent.weigh(tmp_path, tmp_path / "policy", held, given)
+    assert (none["kl"], none["k1"], none["k3"]) == (0.0, 0.0, 0.0)
+    ppo_clock.measured(ppo_ours.system, given)
+    found = ppo_spent.weigh(tmp_path, tmp_path / "final", held, given)
+    assert found["tokens"] == 5
+    assert found["kl"] > 0.05
+    allowance = 4 * (2 * found["kl"] / 200) ** 0.5
+    assert found["k1"] == pytest.approx(found["kl"], abs=allowance)
+    assert found["k3"] == pytest.approx(found["kl"], abs=allowance)
+    assert found["reward"] > none["reward"]
+
+
+def test_a_kl_of_two_known_distributions() -> None:
+    """Summed over the answer's tokens, neither the prompt's nor the padding's."""
+
+    class Fixed(torch.nn.Module):
+        """One distribution at every place."""
+
+        def __init__(self, chances: list[float]) -> None:
+            super().__init__()
+            self.logits = torch.tensor(chances).log()
+
+        def forward(self, ids: torch.Tensor, use_cache: bool) -> argparse.Namespace:
+            return argparse.Namespace(logits=self.logits.expand(*ids.shape, 2))
+
+    rows = [Rollout((1,) * n, (0,) * m, (True,) * m, None, "stop") for n, m in ((2, 3), (5, 1))]
+    found = ppo_spent.divergences(Fixed([0.75, 0.25]), Fixed([0.5, 0.5]), rows)
+    exact = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    torch.testing.assert_close(found["kl"], torch.tensor([3 * exact, exact]))
+    torch.testing.assert_close(found["k1"], torch.tensor([3.0, 1.0]) * math.log(1.5))
+    ratio = 1 / 1.5
+    torch.testing.assert_close(
+        found["k3"], torch.tensor([3.0, 1.0]) * (ratio - 1 - math.log(ratio))
+    )
+
+
+def test_an_answer_without_an_end_loses_the_same_on_both_sides(tmp_path: Path) -> None:
+    """One off its score, as TRL does it, and nothing is replaced."""
+    given = job(tmp_path, "--natural", answer=40) | {"answer": 5}
+    task = ppo_ours.asked((3, 4), given)
+    assert task.ended((7, 7, 7, 7, 7))
+    assert task.allowed((7, given["eos"])) == ()
+    assert task.allowed((7, 7)) is None
+    rows = [Rollout((3,), (7, end), (True,) * 2, None, "stop") for end in (given["eos"], 7)]
+    assert ppo_ours.cut_off(rows, given) == [0.0, -1.0]
+    assert ppo_ours.cut_off(rows, given | {"natural": False}) == [0.0, 0.0]
 
 
 def test_answers_of_a_fixed_length_are_whole() -> None:
