@@ -13,8 +13,9 @@ taste    answers to the annotator's taste, of those that there are
 curve    proxy (the loop's reward) and gold against the square root of the KL: PPO as it went, the
          best of n of the policy before, and imitation of its best answers (FeedME)
 
-`--toy` needs no data and no weights: a small random network on made-up questions shows that the
-parts fit together, and nothing else.
+`--taste newest` has answers in two editions (`rlhf.simulation_dated`), and an annotator who wants
+the newer one. `--toy` needs no data and no weights: a small random network on made-up questions
+shows that the parts fit together, and nothing else.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from assistant.build import network_of
 from assistant.config import GateSettings, Settings, TrainSettings, load
 from assistant.policy._quoting import Layout
 from assistant.policy._ranker import FEATURES
-from assistant.policy.extract import ranker
+from assistant.policy.extract import Weights, ranker
 from assistant.policy.quote import MODEL
 from assistant.prompt import ABSTAIN
 from bench.common import report, scratch
@@ -51,7 +52,8 @@ from rlhf.fit.pretrain import WORK
 from rlhf.loop import schedule
 from rlhf.reward import Composite
 from rlhf.scoring import RewardModel
-from rlhf.simulation import Annotator, Floats, Spot
+from rlhf.simulation import Annotator, Floats, Spot, Taste
+from rlhf.simulation_dated import dated
 from safety import build_guard, reward
 from safety.guard import Guard
 
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             seed=options.seed, updates=options.updates, comparisons=max(options.turns // 4, 2)
         )
         if options.toy:
-            world, ppo = toy(folder, options.seed), TOY_PPO
+            world, ppo = toy(folder, options.seed, options.taste), TOY_PPO
             ppo = ppo.model_copy(update={"seed": options.seed})
         else:
             overrides = dict(pair.partition("=")[::2] for pair in options.set)
@@ -112,8 +114,8 @@ def real(options: argparse.Namespace, settings: Settings) -> World:
         options.policy,
         model,
         layout,
-        [of_lesson(x, weights[x.lang], layout) for x in known if not x.held],
-        [of_lesson(x, weights[x.lang], layout) for x in held if x.id not in asked][:400],
+        [asks(x, weights, layout, options.taste) for x in known if not x.held],
+        [asks(x, weights, layout, options.taste) for x in held if x.id not in asked][:400],
         Annotator(options.taste, rules=_rules(guard)),
         lambda found: judge(found, guard),
         guard=guard,
@@ -121,7 +123,14 @@ def real(options: argparse.Namespace, settings: Settings) -> World:
     )
 
 
-def toy(folder: Path, seed: int) -> World:
+def asks(lesson: Lesson, weights: dict[str, Weights], layout: Layout, taste: Taste) -> Task:
+    """What users of a taste ask."""
+    if taste == "newest":
+        return dated(lesson, weights[lesson.lang], layout, random.Random(lesson.id))
+    return of_lesson(lesson, weights[lesson.lang], layout)
+
+
+def toy(folder: Path, seed: int, taste: Taste = "brief") -> World:
     """A small random network on made-up questions."""
     made = Tokenizer.from_file(str(MODEL / "tokenizer.json"))
     torch.manual_seed(seed)
@@ -131,13 +140,13 @@ def toy(folder: Path, seed: int) -> World:
     model.save_pretrained(start)
     (start / "tokenizer.json").write_text(made.to_str(), encoding="utf-8")
     rows = [pumps(n, seed) for n in range(sum(TOY))]
-    tasks = [of_lesson(x, weights[x.lang], layout) for x in rows]
+    tasks = [asks(x, weights, layout, taste) for x in rows]
 
     def scored(found: RewardModel | None) -> Judge:
         weighed = mix(preference=found is not None, rules=False)
         return Judge(Composite(weighed, preference=found))
 
-    return World(start, model, layout, tasks[: TOY[0]], tasks[TOY[0] :], Annotator(), scored)
+    return World(start, model, layout, tasks[: TOY[0]], tasks[TOY[0] :], Annotator(taste), scored)
 
 
 def pumps(number: int, seed: int) -> Lesson:
