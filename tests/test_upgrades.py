@@ -1,11 +1,13 @@
 """Homes that released versions wrote, opened by this one.
 
-`tests/released/VERSION.tar.gz` is a home after two documents, a question in each language and a
-thumb, as that version left it; never changed, and a new one is added with each release.
+`tests/released/VERSION.tar.gz` is the folder `released` with what `used` makes, as that version
+left it: never changed. Before the version after a release is begun, that release's own is added:
+`python -c "from tests.test_upgrades import used, Path; used(Path('released'))"`, then `tar`.
 """
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import sqlalchemy as sa
 from assistant.build import build_assistant
 from assistant.config import Settings, load
 from assistant.memory import Memory
+from assistant.schema import Feedback
 from assistant.server.keys import KeyStore
 from assistant.server.records import Records
 from assistant.server.shelf import Shelf
@@ -30,6 +33,10 @@ from rlhf.preferences import PreferenceStore
 
 RELEASED = Path(__file__).resolve().parent / "released"
 RELEASES = sorted(path.name.removesuffix(".tar.gz") for path in RELEASED.glob("*.tar.gz"))
+DOCUMENTS = {
+    "widget.md": "# Widget\n\nThe widget costs 40 euros. It was made in Lyon.\n",
+    "tower.md": "# 北京塔\n\n北京塔高三百米。它的门票四十元。\n",
+}
 DATABASES = (
     "conversations.db",
     "knowledge.db",
@@ -98,19 +105,46 @@ def opened(home: Path) -> tuple[int, str]:
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home that this version made."""
     home = tmp_path_factory.mktemp("fresh") / "made"
-    with build_assistant(small(home)) as assistant:
-        Shelf(home / "documents.db", assistant.parts.knowledge).close()
-        PreferenceStore(home / "preferences.db").close()
-    KeyStore(home / "keys.db").close()
-    Records(home / "responses.db").close()
+    used(home)
     return home
 
 
+def used(home: Path) -> str:
+    """Make a home with two documents, a question in each language, a thumb and a key."""
+    documents = home.with_name("documents")
+    documents.mkdir()
+    for name, text in DOCUMENTS.items():
+        (documents / name).write_text(text, encoding="utf-8")
+    log = PreferenceStore(home / "preferences.db")
+    with build_assistant(small(home), log.add_turn, log.add_feedback) as assistant:
+        list(assistant.ingest([documents]))
+        reply = assistant.reply("How much does the widget cost?", user_id="anna")
+        assistant.reply("北京塔高多少米？", user_id="bert")
+        turn, conversation, candidate = reply.turn_id, reply.conversation_id, reply.candidate_id
+        assistant.give_feedback(Feedback(turn, conversation, "anna", "thumb", (candidate,), 1))
+        Shelf(home / "documents.db", assistant.parts.knowledge).close()
+    log.close()
+    keys, records = KeyStore(home / "keys.db"), Records(home / "responses.db")
+    key = keys.create("bot")
+    records.add("r1", "main/anna", [reply], stored=True)
+    keys.close()
+    records.close()
+    return key
+
+
 def test_every_release_is_here() -> None:
-    """Each heading of the change log has its home."""
+    """Each version of the change log before the one that is built has its home."""
     text = (RELEASED.parent.parent / "CHANGELOG.md").read_text("utf-8")
     headings = [line[4:].split("]")[0] for line in text.splitlines() if line.startswith("## [")]
-    assert sorted(set(headings) - {"Unreleased"}) == RELEASES
+    assert set(headings[1:]) <= set(RELEASES)
+
+
+def test_a_home_of_this_version_is_like_the_released_ones(fresh: Path, tmp_path: Path) -> None:
+    """What is packed with the next release has what is asked of the others."""
+    home = tmp_path / "copy"
+    shutil.copytree(fresh, home)
+    documents, answer = opened(home)
+    assert (documents, "三百米" in answer) == (2, True)
 
 
 @pytest.mark.parametrize("release", RELEASES)
