@@ -239,8 +239,10 @@ class Live:
         return [self._held.pop(version).served.policy for version in gone]
 
 
-def try_out(policy: Policy) -> bool:
+def try_out(policy: Policy, stopped: Callable[[], bool] = lambda: False) -> bool:
     """Ask the trial questions; False where an answer does not say that it has ended.
+
+    `stopped` is asked at each piece; once it is True, nothing more is.
 
     Raises:
         PolicyError: as the policy's `stream`.
@@ -250,8 +252,12 @@ def try_out(policy: Policy) -> bool:
         passage = Passage(chunk, "trial.md", "Trial", language, "", 0.0, 0.0, 1.0, ())
         mark = mark_of(f"trial {number}")
         prompt = render(question, (passage,), (), language, mark=mark)
-        deltas = list(policy.stream(prompt, _SHORT))
-        if not deltas or not deltas[-1].finish:
+        ended = False
+        for delta in policy.stream(prompt, _SHORT):
+            ended = bool(delta.finish)
+            if stopped():
+                return False
+        if not ended:
             return False
     return True
 

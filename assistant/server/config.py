@@ -15,6 +15,7 @@ class OperationSettings(BaseModel):
     admin_port: int = Field(
         0, ge=0, le=65_535, description="loopback port of metrics and state; 0 = none"
     )
+    warm: bool = Field(True, description="everything runs once before it is ready")
     max_lag: int = Field(
         10_000, ge=0, description="changes the index may be behind before it is not ready"
     )

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 LOOK, AGAIN = 1.0, 10.0
 #: The same until the port answers.
 QUICK = 0.1
+#: The thread is waited for no longer than this when the server ends, seconds.
+END = 5.0
 #: A look or a turn of the event loop older than this hangs, seconds.
 STALE = 15.0
 #: A worker may go on for so long after its request's time is over, seconds.
@@ -87,7 +89,7 @@ class Operation:
         """Stop looking."""
         self._stop.set()
         if self._keeper.is_alive():
-            self._keeper.join()
+            self._keeper.join(END)
         self.tracer.close()
 
     def drain(self) -> None:
@@ -158,10 +160,8 @@ class Operation:
     def _keep(self) -> None:
         while not self._stop.is_set() and not self._warm:
             try:
-                self._assistant.warm()
-                if self._settings.policy.backend not in PAID:
-                    try_out(self._assistant.parts.policy)
-                self._warm = True
+                self._warm_up()
+                self._warm = not self._stop.is_set()
             except Exception as error:
                 logger.error("warm_up_failed error=%s", type(error).__name__)
                 self._stop.wait(AGAIN)
@@ -172,6 +172,12 @@ class Operation:
                 told = True
                 self.on_ready()
             self._look()
+
+    def _warm_up(self) -> None:
+        if self._settings.operation.warm:
+            self._assistant.warm()
+            if self._settings.policy.backend not in PAID:
+                try_out(self._assistant.parts.policy, self._stop.is_set)
 
     def _look(self) -> None:
         home = self._settings.home

@@ -124,6 +124,7 @@ def small(home: Path, **options: object) -> Settings:
         "policy.backend": "echo",
         "policy.support": "words",
         "safety.moderators": "rules",
+        "operation.warm": "false",  # a double that never ends is asked by its test only
         **{name.replace("__", "."): str(value) for name, value in options.items()},
     }
     return load("embedded", None, given)

@@ -71,7 +71,7 @@ def free_port() -> int:
 
 def test_a_server_is_ready_once_everything_ran(start: Start) -> None:
     """/readyz says 503 while it warms up and 200 after it; /livez says 200 all along, keyless."""
-    running = start()
+    running = start(operation__warm="true")
     running.key()
     with running.http() as client:
         assert client.get("livez").json() == {"status": "alive", "reasons": []}
