@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -72,13 +73,13 @@ def told(check: Check) -> str:
 
 
 def _problem(check: Check, target: Target) -> str:
-    try:
-        check(target)
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        said = f"{type(error).__name__}: {error}".strip()[:300]
-        return f"{said} ({place.name}:{place.lineno} {place.line})"
-    return ""
+    with ThreadPoolExecutor(1) as alone:
+        error = alone.submit(check, target).exception()
+    if error is None:
+        return ""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    said = f"{type(error).__name__}: {error}".strip()[:300]
+    return f"{said} ({place.name}:{place.lineno} {place.line})"
 
 
 def same(found: Any, wanted: Any) -> None:

@@ -11,6 +11,7 @@ import json
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
 from assistant.build import build_assistant
@@ -25,9 +26,9 @@ def main() -> None:
     assistant.warm()
     tokens, times = [0], []
     numbers, lock = count(), threading.Lock()
-    questions, ends = job["questions"], time.monotonic() + job["seconds"]
+    questions = job["questions"]
 
-    def work() -> None:
+    def work(ends: float) -> None:
         while time.monotonic() < ends:
             with lock:
                 question = questions[next(numbers) % len(questions)]
@@ -46,11 +47,10 @@ def main() -> None:
     for question in questions[:3]:
         assistant.reply(question, history=(), keep=False)
     began = time.monotonic()
-    threads = [threading.Thread(target=work) for _ in range(job["threads"])]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(job["threads"]) as pool:
+        running = [pool.submit(work, began + job["seconds"]) for _ in range(job["threads"])]
+    for one in running:
+        one.result()  # what broke there is told here
     spent = time.monotonic() - began
     assistant.close()
     values = {
