@@ -133,8 +133,8 @@ class Point:
     `reward` is the mean of the reward model over the answers drawn, in its own unit (mean 0 and
     deviation 1 on reference answers), without the penalty. `kl` is the sum over an answer's tokens
     against the reference, in nats, the mean over answers; it can be slightly negative, being an
-    estimate. `gold` is another judge's reward in the same unit, `win_rate` the share won against
-    the policy before; None where an update was not measured so.
+    estimate. `gold` is another judge's word on held-out prompts, such as the share that is right,
+    `win_rate` the share won against the policy before; None where an update was not measured so.
     """
 
     update: int

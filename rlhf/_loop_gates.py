@@ -25,8 +25,7 @@ from assistant.prompt import ABSTAIN
 from assistant.schema import Sampling
 from retrieval.text import content_words
 from rlhf import _loop_reward
-from rlhf._loop_tasks import Task
-from rlhf.actors import Actor
+from rlhf._loop_tasks import Asked, Task
 from rlhf.gates import Evidence, Gate, Paired, decide
 from rlhf.preferences import PreferenceStore
 from rlhf.reward import words
@@ -42,9 +41,9 @@ AT_ONCE = 64
 
 
 class Side(Protocol):
-    """One of the two policies that are compared."""
+    """One of the two policies that are compared; a network takes its own kind of tasks."""
 
-    def answer(self, task: Task) -> str:
+    def answer(self, task: Any) -> str:
         """The reply to a task, with `[n]` marks; the word for abstaining where it does."""
         ...
 
@@ -76,17 +75,16 @@ class Served:
 
     Args:
         policy: that answers.
+        sampling: how; without chance where nothing else is said.
     """
 
-    def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+    def __init__(self, policy: Policy, sampling: Sampling | None = None) -> None:
+        self._policy, self._sampling = policy, sampling or Sampling()
 
-    def answer(self, task: Task) -> str:
-        """All its deltas, quotes with their citations."""
-        deltas = [*self._policy.stream(task.prompt(), Sampling())]
-        text = " ".join(
-            f"{d.text} [{d.quote[0]}]" if d.quote else d.text for d in deltas if d.text
-        ).strip()
+    def answer(self, task: Asked) -> str:
+        """All its deltas; quotes with their citations, what is written piece by piece."""
+        deltas = [*self._policy.stream(task.prompt(), self._sampling)]
+        text = "".join(f" {d.text} [{d.quote[0]}]" if d.quote else d.text for d in deltas).strip()
         return ABSTAIN if not text or deltas[-1].finish == "abstain" else text
 
 
@@ -113,9 +111,10 @@ class Court:
         before: the reward model before it, None where there was none or it is the same.
         store: whose test users' comparisons the reward model is asked about.
         settings: of the gates.
+        modelling: losses on plain text before the run and after it; None where not measured.
     """
 
-    held: Sequence[Task]
+    held: Sequence[Asked]
     live: Side
     against: str
     judge: _loop_reward.Judge
@@ -124,11 +123,12 @@ class Court:
     before: RewardModel | None
     store: PreferenceStore
     settings: GateSettings
+    modelling: Paired | None = None
 
     def measure(
         self,
         new: Side,
-        actor: Actor[Task],
+        actor: Any,
         seed: int,
         tell: Callable[[int, int], None] = lambda step, of: None,
     ) -> Measured:
@@ -180,6 +180,7 @@ class Court:
             kl=kl,
             gold=gaps,
             proxy=proxy[labelled],
+            modelling=self.modelling,
         )
 
     def _violations(self, old: Sequence[str], new: Sequence[str]) -> dict[str, Paired]:
@@ -201,7 +202,7 @@ class Court:
         }
 
 
-def divergence(actor: Actor[Task], tasks: Sequence[Task], seed: int) -> list[float]:
+def divergence(actor: Any, tasks: Sequence[Asked], seed: int) -> list[float]:
     """KL (k1) of the policy from its reference, nats an answer, of one answer to each task."""
     generator = torch.Generator().manual_seed(seed)
     found: list[float] = []
@@ -223,7 +224,7 @@ def preferred(model: RewardModel, store: PreferenceStore) -> list[float]:
     return [float(value) for value in model.chance(better, worse)]
 
 
-def grounded(task: Task, reply: str) -> float:
+def grounded(task: Asked, reply: str) -> float:
     """Share of a reply's words that the passages hold; an abstention says nothing without."""
     said = [] if ABSTAIN in reply else content_words(reply)
     there = {word for p in task.passages for word in content_words(p.chunk.text)}
@@ -231,7 +232,9 @@ def grounded(task: Task, reply: str) -> float:
     return sum(word in there for word in said) / len(said) if said else 1.0
 
 
-def pairs_of(tasks: Sequence[Task], old: Sequence[str], new: Sequence[str]) -> list[dict[str, Any]]:
+def pairs_of(
+    tasks: Sequence[Asked], old: Sequence[str], new: Sequence[str]
+) -> list[dict[str, Any]]:
     """Answers that differ, for blind picks; of questions that no user asked."""
     return [
         {
@@ -254,15 +257,10 @@ def calibration_of(path: Path) -> dict[str, Calibration]:
     return {lang: Calibration(**one) for lang, one in values.items()}
 
 
-def _shown(task: Task, reply: str) -> dict[str, Any]:
+def _shown(task: Asked, reply: str) -> dict[str, Any]:
     if ABSTAIN in reply:
         return {"text": "", "evidence": []}
-    quotes = [
-        {"number": place, "title": task.passages[place - 1].title, "quote": text}
-        for text, place in zip(task.texts, task.places, strict=True)
-        if text in reply
-    ]
-    return {"text": reply, "evidence": quotes}
+    return {"text": reply, "evidence": task.shown(reply)}
 
 
 def _both(

@@ -1,7 +1,8 @@
 """What the loop rewards: the composite of `rlhf.reward`, and whether the answer is the right one.
 
-A policy that quotes is always supported by what it cites, so `support` weighs nothing here: it
-would only teach to answer where nobody knows whether there is an answer.
+A policy that quotes is always supported by what it cites, so `support` weighs nothing for it: it
+would only teach to answer where nobody knows whether there is an answer. For one that writes it
+counts.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from types import MappingProxyType
 import numpy as np
 
 from assistant.prompt import ABSTAIN
-from rlhf._loop_tasks import Task
+from rlhf._loop_tasks import Asked
 from rlhf.errors import TrainingError
 from rlhf.reward import WEIGHTS, Composite, Mix, Sample, Values
 from rlhf.schema import Rollout
@@ -21,16 +22,17 @@ from rlhf.schema import Rollout
 CORRECT: Mapping[str, float] = MappingProxyType({"right": 1.0, "wrong": -1.0})
 
 
-def mix(*, preference: bool, rules: bool) -> Mix:
-    """The weights of a policy that quotes; what nothing can judge is off.
+def mix(*, preference: bool, rules: bool, support: bool = False) -> Mix:
+    """The weights of a run; what nothing can judge is off.
 
     Args:
         preference: whether there is a reward model.
         rules: whether there is a guard.
+        support: whether the policy writes, and something judges what it says by its passages.
     """
     weights = {
         name: 0.0
-        if name == "support"
+        if (name == "support" and not support)
         or (name == "preference" and not preference)
         or (name.startswith("rule.") and not rules)
         else weight
@@ -51,13 +53,13 @@ class Judge:
         self._known: dict[tuple[str, str], dict[str, float]] = {}
 
     def __call__(
-        self, tasks: Sequence[Task], rollouts: Sequence[Rollout]
+        self, tasks: Sequence[Asked], rollouts: Sequence[Rollout]
     ) -> Mapping[str, Sequence[float]]:
         """Each term by its name, weighed."""
         replies = [t.reply(r.completion) for t, r in zip(tasks, rollouts, strict=True)]
         return {name: values.tolist() for name, values in self.terms(tasks, replies).items()}
 
-    def terms(self, tasks: Sequence[Task], replies: Sequence[str]) -> dict[str, Values]:
+    def terms(self, tasks: Sequence[Asked], replies: Sequence[str]) -> dict[str, Values]:
         """Each term by its name, weighed, (n,); the same reply is judged once.
 
         Raises:
@@ -77,23 +79,23 @@ class Judge:
         names = rows[0] if rows else CORRECT
         return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
 
-    def totals(self, tasks: Sequence[Task], replies: Sequence[str]) -> Values:
+    def totals(self, tasks: Sequence[Asked], replies: Sequence[str]) -> Values:
         """The sum of all terms, (n,)."""
         found = self.terms(tasks, replies)
         return np.sum(list(found.values()), axis=0) if found else np.zeros(len(tasks))
 
 
-def sample(task: Task, reply: str) -> Sample:
+def sample(task: Asked, reply: str) -> Sample:
     """An answer as the composite takes it."""
     return Sample(task.question, reply, task.passages, task.answerable)
 
 
-def _correct(task: Task, reply: str) -> float | None:
+def _correct(task: Asked, reply: str) -> float | None:
     """Whether an answer that was given, where there is one, holds it; None of everything else."""
     return task.correct(reply) if task.answerable and ABSTAIN not in reply else None
 
 
-def needed(tasks: Sequence[Task], preference: bool) -> None:
+def needed(tasks: Sequence[Asked], preference: bool) -> None:
     """Refuse a run in which no answer is better than another.
 
     Raises:

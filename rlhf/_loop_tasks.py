@@ -12,26 +12,68 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from assistant.policy._quoting import Layout, shown
 from assistant.policy._ranker import weigh
 from assistant.policy._trie import Path as Tokens
 from assistant.policy._trie import Paths
 from assistant.policy.extract import Fitted, Weights, tongue
-from assistant.prompt import ABSTAIN, mark_of, unmarked
+from assistant.prompt import ABSTAIN, mark_of, render, unmarked
 from assistant.schema import Prompt
 from retrieval.schema import Chunk, Passage
 from rlhf.fit._drills import plain
 from rlhf.fit._lessons import Lesson
-from rlhf.schema import Sample
+from rlhf.schema import Rollout, Sample
 from rlhf.scoring import asked
 
+_CITED, _WORD = re.compile(r"[\[【]\d{1,3}[\]】]"), re.compile(r"\w")
 _BLOCK = r"^\[(\d{1,3})\] \^%s ?(.*)$"
+
+
+class Asked(Protocol):
+    """A prompt of any policy, as rewards and gates see it; `Task` and `_loop_written.Written`."""
+
+    @property
+    def id(self) -> str:
+        """Tells it from others, always the same."""
+
+    @property
+    def question(self) -> str:
+        """Standalone."""
+
+    @property
+    def language(self) -> str:
+        """Of the question."""
+
+    @property
+    def passages(self) -> tuple[Passage, ...]:
+        """The evidence."""
+
+    @property
+    def answerable(self) -> bool | None:
+        """Whether the evidence answers; None where nobody knows."""
+
+    @property
+    def user(self) -> str:
+        """Pseudonym of who asked, "" of a lesson."""
+
+    def reply(self, path: Sequence[int]) -> str:
+        """What an answer says, the word for abstaining where it does."""
+
+    def correct(self, reply: str) -> float | None:
+        """1 where a reply holds the answer, or abstains where there is none; None: nobody knows."""
+
+    def prompt(self) -> Prompt:
+        """The prompt as any policy takes it."""
+
+    def shown(self, reply: str) -> list[dict[str, Any]]:
+        """What a reply rests on: number, title and quote of each place, as the page shows it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Task:
-    """A prompt as the policy reads it, and what is known of its answers.
+    """A prompt as the policy that quotes reads it, and what is known of its answers.
 
     Attributes:
         id: tells it from others, always the same.
@@ -81,8 +123,33 @@ class Task:
         return float(alone or together)
 
     def prompt(self) -> Prompt:
-        """The prompt as any policy takes it; nothing is rendered."""
-        return Prompt((), self.question, self.passages, self.language)
+        """The prompt as any policy takes it."""
+        return render(self.question, self.passages, (), self.language, mark=mark_of(self.id))
+
+    def rollout(self, reply: str) -> Rollout | None:
+        """A reply as the tokens that say it; None where it is not made of these sentences alone."""
+        rest, chosen = reply, []
+        for n in sorted(range(len(self.texts)), key=lambda n: -len(self.texts[n])):
+            if self.texts[n] and (at := rest.find(self.texts[n])) >= 0:
+                chosen.append((reply.find(self.texts[n]), n))
+                rest = rest[:at] + rest[at + len(self.texts[n]) :]
+        if not chosen or _WORD.search(_CITED.sub("", rest)):
+            return None
+        path = self.paths.path([n for _, n in sorted(chosen)])
+        try:
+            allowed = [*self.paths.along(path)][:-1]
+        except ValueError:  # two that clash, or too many
+            return None
+        actions = tuple(len(some) > 1 for some in allowed)
+        return Rollout(self.ids, path, actions, tuple(allowed), "stop")
+
+    def shown(self, reply: str) -> list[dict[str, Any]]:
+        """The sentences that a reply quotes."""
+        return [
+            {"number": place, "title": self.passages[place - 1].title, "quote": text}
+            for text, place in zip(self.texts, self.places, strict=True)
+            if text in reply
+        ]
 
 
 def of_lesson(lesson: Lesson, weights: Weights, layout: Layout) -> Task:
@@ -101,7 +168,7 @@ def of_lesson(lesson: Lesson, weights: Weights, layout: Layout) -> Task:
         drill.paths,
         tuple(lesson.texts[i] for i in seen.kept),
         tuple(lesson.spans[i][0] + 1 for i in seen.kept),
-        _passages(lesson),
+        passages_of(lesson),
         right,
         needed,
         bool(right or needed),
@@ -160,7 +227,7 @@ def digest(names: Iterable[str]) -> str:
     return hashlib.sha256(json.dumps(sorted(names)).encode()).hexdigest()
 
 
-def _passages(lesson: Lesson) -> tuple[Passage, ...]:
+def passages_of(lesson: Lesson) -> tuple[Passage, ...]:
     """Each passage with its sentences where they stood and blanks between them."""
     found = []
     for number, title in enumerate(lesson.passages):

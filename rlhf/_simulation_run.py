@@ -18,6 +18,7 @@ from assistant.policy._quoting import Layout
 from rlhf import feedme
 from rlhf._intervals import bootstrap
 from rlhf._loop_gates import Network, calibration_of, divergence
+from rlhf._loop_pupil import CALIBRATION, Quoting
 from rlhf._loop_reward import Judge
 from rlhf._loop_status import Board, new
 from rlhf._loop_tasks import Task
@@ -26,7 +27,7 @@ from rlhf.config import PPOSettings
 from rlhf.fit._reward_log import comparisons
 from rlhf.fit._reward_rows import gathered
 from rlhf.fit.reward import Plan, Trainer, begun, drawn
-from rlhf.loop import CALIBRATION, MODEL, Cycle, Parts
+from rlhf.loop import MODEL, Cycle, Parts
 from rlhf.preferences import PreferenceStore
 from rlhf.registry import Registry
 from rlhf.scoring import Array, Pair, RewardModel, Scale, render
@@ -163,10 +164,10 @@ def simulate(
         proxies.append(made)
         return made
 
-    def watch(update: int, actor: QuoteActor) -> dict[str, float] | None:
-        if update % EVERY and update + 1 < ppo.updates:
+    def watch(update: int, actor: QuoteActor, proxy: Judge) -> dict[str, float] | None:
+        if update < 0 or (update % EVERY and update + 1 < ppo.updates):
             return None
-        seen = spot(f"PPO {update}", actor, world.held, proxies[0].totals, world.annotator.gold)
+        seen = spot(f"PPO {update}", actor, world.held, proxy.totals, world.annotator.gold)
         curve.append(seen)
         return {"gold": seen.gold}
 
@@ -180,9 +181,9 @@ def simulate(
         yield "step 1/1, the reward model of the simulated comparisons"
 
     parts = Parts(
-        world.start, world.model, world.layout, world.tasks, world.held, judge,
-        Network(before.model, world.layout, calibration_of(world.start / CALIBRATION)), "",
-        world.guard, train, load, calibrate=world.calibrate, watch=watch,
+        Quoting(world.start, world.model, world.layout, world.calibrate), world.tasks, world.held,
+        judge, Network(before.model, world.layout, calibration_of(world.start / CALIBRATION)), "",
+        world.guard, train, load, watch=watch,
     )  # fmt: skip
     registry, board = Registry(home), Board(new(home))
     for line in Cycle(board, parts, store, registry, settings, gates, ppo).run():

@@ -108,6 +108,11 @@ class CausalActor(Network):
         whole = self._before is not None
         return {n: p for n, p in self.model.named_parameters() if whole or _LORA in n}
 
+    @property
+    def frozen(self) -> Any | None:
+        """The copy that is the reference where all weights learn; None with an adapter."""
+        return self._before
+
     @torch.no_grad()
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """As a checkpoint has them, with the adapter merged into the layers that have one."""

@@ -268,12 +268,16 @@ class Desk:
         if lacking:
             return [Obstacle("extra", f"{lacking[0]} is missing: pip install {lacking[0]}")]
         policy, found = self._settings.policy, []
-        if policy.backend not in ("quote", "extract"):
+        if policy.backend not in ("quote", "extract", "local"):
             return [Obstacle("policy", policy.backend)]
-        named = policy.backend == "quote" and policy.model
-        folder = Path(policy.model) if named else self._models / "policy"
-        if not (folder / "model.safetensors").exists():
-            found.append(Obstacle("weights", str(folder)))
+        if policy.backend == "local":
+            if self._settings.train.adapter_rank and importlib.util.find_spec("peft") is None:
+                return [Obstacle("extra", "peft is missing: pip install plumbline[adapters]")]
+        else:
+            named = policy.backend == "quote" and policy.model
+            folder = Path(policy.model) if named else self._models / "policy"
+            if not (folder / "model.safetensors").exists():
+                found.append(Obstacle("weights", str(folder)))
         questions = (self._settings.train.data / "qa").is_dir()
         if not self._shipped() and not questions:
             found.append(Obstacle(

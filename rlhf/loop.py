@@ -20,19 +20,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from assistant.config import GateSettings, TrainSettings
-from assistant.policy._quoting import Layout
 from rlhf import _durable
-from rlhf._loop_gates import Court, Measured, Network, Side, calibration_of, pairs_of
+from rlhf._loop_gates import Court, Measured, Side, pairs_of
+from rlhf._loop_pupil import Pupil
 from rlhf._loop_reward import Judge, needed
-from rlhf._loop_status import CANCEL, GOLD, Board, add
-from rlhf._loop_tasks import Task, digest
-from rlhf.actor_quote import QuoteActor
+from rlhf._loop_status import CANCEL, GOLD, Board, add, lines
+from rlhf._loop_tasks import Asked, digest
+from rlhf._loop_watch import alarmed, said
 from rlhf.config import PPOSettings
 from rlhf.errors import Cancelled, Diverged, RlhfError, TrainingError
-from rlhf.gates import Gate, failing
+from rlhf.gates import Gate, Paired, failing
 from rlhf.ppo import PPO, Pretraining
 from rlhf.preferences import PreferenceStore
 from rlhf.registry import Registry
@@ -44,9 +42,6 @@ logger = logging.getLogger(__name__)
 
 PLAN, GATES, PAIRS = "plan.json", "gates.json", "pairs.jsonl"
 REWARD, MODEL = "reward", "policy"
-#: Files of a policy that a candidate takes over as they are.
-KEPT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
-CALIBRATION = "calibration.json"
 
 
 @dataclass(frozen=True)
@@ -54,9 +49,7 @@ class Parts:
     """What a run works with.
 
     Attributes:
-        start: folder of the policy that is trained, with its tokenizer.
-        model: its network, in float32, on its device; it is changed in place.
-        layout: of its prompts.
+        pupil: the policy that is trained.
         tasks: prompts to learn on, of training users and of lessons.
         held: prompts of the gates, of test users and of articles that nothing was trained on.
         judge: makes the reward of a run, with a reward model or without.
@@ -66,17 +59,15 @@ class Parts:
         train_reward: trains a reward model into a folder, yields lines; None where it cannot be.
         load_reward: loads a reward model from a folder.
         shipped: folder of the reward model that is there already; None where there is none.
-        calibrate: makes the calibration of a trained network, by language.
         pretraining: a loss that PPO mixes in, where the settings weigh it.
-        watch: measures the policy after an update with this number, `gold` and `win_rate` or more;
-            None where it does not want to.
+        modelling: losses of the policy on plain text as it is now; None where nothing is measured.
+        watch: measures the policy after an update with this number (-1 before the first) beside
+            the reward of the run, `gold` or more; None where it does not want to.
     """
 
-    start: Path
-    model: Any
-    layout: Layout
-    tasks: Sequence[Task]
-    held: Sequence[Task]
+    pupil: Pupil
+    tasks: Sequence[Asked]
+    held: Sequence[Asked]
     judge: Callable[[RewardModel | None], Judge]
     live: Side
     against: str
@@ -84,10 +75,10 @@ class Parts:
     train_reward: Callable[[Path], Iterator[str]] | None = None
     load_reward: Callable[[Path], RewardModel] | None = None
     shipped: Path | None = None
-    calibrate: Callable[[Any], Mapping[str, Mapping[str, float]]] = field(default=lambda model: {})
     pretraining: Pretraining | None = None
-    watch: Callable[[int, QuoteActor], Mapping[str, float] | None] = field(
-        default=lambda update, actor: None
+    modelling: Callable[[], Sequence[float]] | None = None
+    watch: Callable[[int, Any, Judge], Mapping[str, float] | None] = field(
+        default=lambda update, actor, judge: None
     )
 
 
@@ -113,6 +104,8 @@ def schedule(settings: TrainSettings, **values: Any) -> PPOSettings:
         "episodes": settings.episodes,
         "rate": settings.rate,
         "target_kl": settings.kl,
+        "pretraining": settings.pretraining,
+        "value_warmup": min(5, settings.updates // 4),  # a short run learns something too
         "save_every": 5,
         "average": 0.98,
     }
@@ -147,7 +140,8 @@ class Cycle:
         self._settings, self._gates = settings, gates or GateSettings()
         self._ppo = ppo or schedule(settings)
         self._folder = board.folder
-        self._actor = QuoteActor(parts.model)
+        self._pupil, self._actor = parts.pupil, parts.pupil.actor
+        self._plain: Sequence[float] | None = None
 
     def run(self) -> Iterator[str]:
         """Go on to the end; yields lines to show. The status says how it ended.
@@ -226,9 +220,11 @@ class Cycle:
         """PPO, with the checkpoint and the log of updates in the run's folder."""
         settings, parts = self._ppo, self._parts
         self._board.at("ppo", 0, settings.updates, "PPO begins")
-        ppo = PPO(
-            self._actor, parts.tasks, parts.judge(model), settings, self._folder, parts.pretraining
-        )
+        if parts.modelling is not None and not parts.against:
+            self._plain = parts.modelling()  # a run that goes on takes its weights up below
+        judge = parts.judge(model)
+        yield from self._watch(-1, judge)
+        ppo = PPO(self._actor, parts.tasks, judge, settings, self._folder, parts.pretraining)
         try:
             for update in ppo.train():
                 line = (
@@ -236,8 +232,7 @@ class Cycle:
                     f"{update.score:.3f}, KL {update.kl:.2f}, entropy {update.entropy:.2f}"
                 )
                 yield line
-                if (seen := parts.watch(update.update, self._actor)) is not None:
-                    add(self._folder / GOLD, {"update": update.update, **seen})
+                yield from self._watch(update.update, judge)
                 self._board.at("ppo", update.update + 1, settings.updates, line)
         except Cancelled:
             ppo.save()
@@ -251,7 +246,15 @@ class Cycle:
                 self._export()
         else:
             self._export()
-        self._take_over()
+        self._pupil.take_over(self._folder / MODEL)
+
+    def _watch(self, update: int, judge: Judge) -> Iterator[str]:
+        """Another judge's reading, where one is due."""
+        seen = self._parts.watch(update, self._actor, judge)
+        if seen is not None:
+            add(self._folder / GOLD, {"update": update, **seen})
+            if "proxy" in seen:
+                yield said(seen)
 
     def _measure(self, plan: Plan, model: RewardModel | None) -> Generator[str, None, Measured]:
         """Both policies answer the held prompts."""
@@ -266,14 +269,14 @@ class Cycle:
             before = parts.load_reward(parts.shipped)
         court = Court(
             parts.held, parts.live, plan.against, parts.judge(model), parts.guard, model, before,
-            self._store, self._gates,
+            self._store, self._gates, self._modelling(),
         )  # fmt: skip
-        fits = calibration_of(self._folder / MODEL / CALIBRATION)
-        new = Network(parts.model, parts.layout, fits)
+        new = self._pupil.side(self._folder / MODEL)
         self._board.at("gates", 0, len(parts.held), "old and new policy answer held-out prompts")
         measured = court.measure(
             new, self._actor, self._ppo.seed, lambda n, of: self._board.at("gates", n, of)
         )
+        measured = alarmed(measured, lines(self._folder / GOLD))
         rows = [json.dumps(row, ensure_ascii=False)
                 for row in pairs_of(parts.held, measured.old, measured.new)]  # fmt: skip
         _durable.write(self._folder / PAIRS, "".join(f"{row}\n" for row in rows).encode())
@@ -293,7 +296,7 @@ class Cycle:
         if not name:
             name = self._registry.add(
                 self._folder / MODEL,
-                policy={"backend": "quote", "model": "."},
+                policy=dict(self._pupil.policy),
                 data_sha256=plan.data_sha256,
                 config={"run": self._folder.name, "reward": plan.reward, **plan.settings},
                 seeds=(self._ppo.seed,),
@@ -327,18 +330,12 @@ class Cycle:
         )  # fmt: skip
 
     def _export(self) -> None:
-        """Weights, tokenizer and calibration, as the policy is served."""
-        parts, part, whole = self._parts, self._folder / f"{MODEL}.part", self._folder / MODEL
+        """Write the policy as it is served."""
+        part, whole = self._folder / f"{MODEL}.part", self._folder / MODEL
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         try:
-            self._actor.save(part)
-            for name in KEPT:
-                if (parts.start / name).exists():
-                    shutil.copyfile(parts.start / name, part / name)
-            fits = parts.calibrate(parts.model)
-            text = json.dumps({"languages": {k: dict(v) for k, v in fits.items()}}, indent=1)
-            (part / CALIBRATION).write_text(text + "\n", encoding="utf-8")
+            self._pupil.save(part)
             shutil.rmtree(whole, ignore_errors=True)
             part.rename(whole)
         except OSError as error:
@@ -346,11 +343,12 @@ class Cycle:
                 f"cannot write {whole}: {error}; make room and resume, the run goes on"
             ) from error
 
-    def _take_over(self) -> None:
-        """Measure what was written, averaged and in float16, and nothing else."""
-        found = load_file(self._folder / MODEL / "model.safetensors")
-        for name, parameter in self._parts.model.named_parameters():
-            parameter.data.copy_(found[name])
+    def _modelling(self) -> Paired | None:
+        """Losses on plain text before the run and now."""
+        modelling = self._parts.modelling
+        return None if self._plain is None or modelling is None else Paired(
+            self._plain, modelling()
+        )  # fmt: skip
 
     def _made(self) -> str:
         """The candidate that this run has made already, "" for none."""

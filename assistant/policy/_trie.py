@@ -104,6 +104,10 @@ class Paths:
         """
         return tuple(number for number, _, _ in self.pieces(path))
 
+    def path(self, chosen: Sequence[int]) -> Path:
+        """The answer that is made of these pieces; the way back from `chosen`."""
+        return (*(token for number in chosen for token in self._pieces[number]), self._end)
+
     def forced(self, path: Sequence[int]) -> Path:
         """The run of tokens that must follow."""
         run: list[int] = []

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ class LocalPolicy:
         self._context = context
         self._lock = threading.Lock()
         self._prefix = Prefix(cached)
-        self._ends = _end_ids(model, tokenizer)
+        self._ends = end_ids(model, tokenizer)
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         known = inspect.signature(base.forward).parameters
         self._options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
@@ -266,6 +267,21 @@ def draw(
     return token, float(logprobs[token])
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A network on its device, in evaluation mode, with its tokenizer and where it came from."""
+
+    model: Any
+    tokenizer: Any
+    folder: Path
+    dtype: str
+
+    def context(self, wanted: int) -> int:
+        """Tokens of prompt and answer that it reads, `wanted` at the most."""
+        text = self.model.config.get_text_config()
+        return min(wanted, getattr(text, "max_position_embeddings", None) or wanted)
+
+
 def build(options: PolicySettings, resources: Resources) -> Policy:
     """Load the model, its tokenizer and its adapter.
 
@@ -274,6 +290,14 @@ def build(options: PolicySettings, resources: Resources) -> Policy:
         ModelNotFound: a folder is missing, incomplete, or wants to run its own code.
         BackendMissing: an adapter is named but peft is not installed.
     """
+    found = load(options)
+    policy = served(found, options)
+    logger.info("model loaded model=%s revision=%s", policy.card.model, policy.card.revision[:12])
+    return policy
+
+
+def load(options: PolicySettings) -> Loaded:
+    """Load what `build` serves; raises what it does."""
     if not options.model:
         raise ConfigError("policy.backend = local needs policy.model: a folder or a hub name")
     if options.dtype not in (AUTO, *DTYPES):
@@ -288,20 +312,23 @@ def build(options: PolicySettings, resources: Resources) -> Policy:
             raise ModelNotFound(f"no adapter folder {adapter}; check policy.adapter")
         check(adapter, "adapter")
     dtype = _auto(options.device) if options.dtype == AUTO else options.dtype
-    model, tokenizer = _load(folder, adapter, dtype, options.device)
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return Loaded(*_load(folder, adapter, dtype, options.device), folder, dtype)
+
+
+def served(found: Loaded, options: PolicySettings) -> LocalPolicy:
+    """The policy of a network that is loaded, as the settings name it."""
+    adapter = Path(options.adapter).expanduser() if options.adapter else None
     card = PolicyCard(
         name="local",
-        model=folder.name if Path(options.model).expanduser().is_dir() else options.model,
-        revision=revision(folder),
+        model=found.folder.name if Path(options.model).expanduser().is_dir() else options.model,
+        revision=revision(found.folder),
         adapter=f"{adapter.name}@{revision(adapter)[:12]}" if adapter else "",
         engine=f"transformers {transformers.__version__}",
-        dtype=dtype,
-        tokenizer=tokenizing(folder),
+        dtype=found.dtype,
+        tokenizer=tokenizing(found.folder),
     )
-    logger.info("model loaded model=%s revision=%s", card.model, card.revision[:12])
-    context = min(options.context_tokens, longest or options.context_tokens)
-    return LocalPolicy(model, tokenizer, card, context, options.cache_tokens)
+    context = found.context(options.context_tokens)
+    return LocalPolicy(found.model, found.tokenizer, card, context, options.cache_tokens)
 
 
 def _auto(device: str) -> str:
@@ -351,7 +378,8 @@ def _match(model: Any, tokenizer: Any, folder: Path) -> None:
         )
 
 
-def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end an answer, by the word of model and tokenizer."""
     ends: set[int] = set()
     for found in (
         getattr(model.generation_config, "eos_token_id", None),

@@ -1,8 +1,9 @@
 """Learns from feedback, from the log to a candidate: `python app.py train loop --data FOLDER`.
 
-The cycle itself is `rlhf.loop`; here it gets what it works with: the policy that quotes, prompts of
-users and of the training files, the guard, the reward model and who answers now. A run that was
-broken off is gone on with by the same command; `train.run` names another one.
+The cycle itself is `rlhf.loop`; here it gets what it works with: the policy that quotes, or the
+model that `policy.backend = local` names; prompts of users and of the training files; the guard,
+the reward model and who answers now. A run that was broken off is gone on with by the same command;
+`train.run` names another one.
 """
 
 from __future__ import annotations
@@ -26,32 +27,40 @@ from assistant.policy import quote
 from assistant.policy._promoted import FOLDER, read_pointer, settings_of, verify
 from assistant.policy._quoting import Layout
 from assistant.policy.base import Resources
-from assistant.policy.extract import fitted, ranker
+from assistant.policy.extract import Weights, fitted, ranker
+from assistant.schema import Sampling
 from retrieval.errors import RetrievalError
 from retrieval.fit._glossary import share
 from retrieval.knowledge import KnowledgeBase, open_knowledge
 from rlhf import _loop_status as status
 from rlhf._loop_gates import Network, Served, Side
+from rlhf._loop_pupil import Pupil
 from rlhf._loop_reward import Judge, mix
-from rlhf._loop_tasks import Task, of_lesson, of_sample
+from rlhf._loop_tasks import Asked
+from rlhf._loop_watch import MOST, Compared, Watch, compared
+from rlhf.config import PPOSettings
 from rlhf.errors import Cancelled, RlhfError, TrainingError
 from rlhf.fit import reward
+from rlhf.fit._causal import Writing
 from rlhf.fit._drills import doubtful
-from rlhf.fit._exam import Exam, calibrate
 from rlhf.fit._lessons import Lesson, lessons, make, readers
+from rlhf.fit._pupils import Kind, Quotes, Writes, supports
 from rlhf.fit.pretrain import WORK
-from rlhf.loop import Cycle, Parts
+from rlhf.loop import Cycle, Parts, schedule
 from rlhf.preferences import PreferenceStore
 from rlhf.registry import Registry
-from rlhf.reward import Composite
-from rlhf.schema import Split
+from rlhf.reward import Composite, Support
+from rlhf.schema import Sample, Split
 from rlhf.scoring import SCALE, WEIGHTS, RewardModel, load
 from safety import build_guard
+from safety.config import SafetySettings
 from safety.errors import SafetyError
 from safety.guard import Guard
 
 #: Users' prompts that are learnt on at most, the newest ones.
 PROMPTS = 2000
+#: Time that one judgement of a moderator may take, seconds.
+PATIENCE = 300.0
 #: Share of the held lessons that set the confidence; the gates look at the rest.
 CHECKED = 0.5
 
@@ -94,7 +103,7 @@ def _whole(board: status.Board, data: Path, out: Path, settings: Settings) -> It
             board.end("cancelled", "interrupted; what was done is kept")
             raise
         registry = Registry(settings.home, settings.promotion)
-        cycle = Cycle(board, parts, shop.store, registry, settings.train, settings.gates)
+        cycle = Cycle(board, parts, shop.store, registry, settings.train, settings.gates, shop.ppo)
         yield from cycle.run()
 
 
@@ -114,69 +123,109 @@ class Workshop:
         named = settings.policy.backend == "quote" and settings.policy.model
         self._start = Path(settings.policy.model) if named else out.with_name("policy")
         self._shipped = out.with_name("reward")
+        self._writes = settings.policy.backend == "local"
+        #: The schedule of PPO, once the parts are there.
+        self.ppo: PPOSettings | None = None
         #: The preference log.
-        self.store = stack.enter_context(closing(PreferenceStore(settings.home / "preferences.db")))
+        self.store = stack.enter_context(
+            closing(
+                PreferenceStore(settings.home / "preferences.db", settings=settings.preferences)
+            )
+        )
 
     def parts(self) -> Generator[str, None, Parts]:
         """Load and make everything; yields lines to show.
 
         Raises:
             TrainingError: the policy has no weights, or a training file is malformed.
+            AssistantError: the model that writes cannot be loaded.
         """
-        model, layout = network(self._start, self._settings.policy.device)
-        known: list[Lesson] = []
-        if (self._data / "qa").is_dir() and self._settings.train.lessons:
-            where, count = WORK / "lessons", self._settings.train.lessons
-            for line in make(self._data, where, count, self._settings):
-                self._board.at("preferences", text=line)
-                yield line
-            known = [x for x in lessons(where, count) if x.texts and not doubtful(x)]
-            weights = ranker(*readers(where))
-        else:
-            yield f"no questions in {self._data / 'qa'}: only users' prompts are learnt on"
-            weights = ranker("", "")
-        knowledge = open_knowledge(self._settings.home, self._settings.retrieval)
+        settings = self._settings
+        kind = self._kind()
+        self.ppo = schedule(settings.train, **kind.ppo)
+        known, weights = yield from self._known()
+        knowledge = open_knowledge(settings.home, settings.retrieval)
         self._stack.callback(knowledge.close)
-        answerer = supporter_of(self._settings)
+        answerer = supporter_of(settings)
         lent = Resources(knowledge.embedder, knowledge.rarity, knowledge.reranker, answerer)
-        learnt = [x for x in known if not x.held]
         check, gates = _halves([x for x in known if x.held])
-        exam = Exam(check, weights, layout, torch.float32)
-        tasks = [of_lesson(x, weights[x.lang], layout) for x in learnt]
-        held = [of_lesson(x, weights[x.lang], layout) for x in gates][: self._settings.train.held]
-        tasks += self._asked("train", layout, lent)
-        held += self._asked("test", layout, lent)
-        guard = build_guard(self._settings.safety, None, network_of(self._settings))
-        live, against = self._live(layout, knowledge)
+        pupil = kind.pupil(check, weights)
+        tasks = kind.lessons([x for x in known if not x.held], weights)
+        held = kind.lessons(gates, weights)[: settings.train.held]
+        tasks += self._asked("train", kind, lent)
+        held += self._asked("test", kind, lent)
+        guard = build_guard(_patient(settings.safety), None, network_of(settings))
+        live, against = self._live(pupil, knowledge)
+        plain = None
+        if settings.train.pretraining > 0:
+            yield "making plain text ready, for the loss that is mixed in"
+            plain = kind.plain(self._data, settings.train.seed)
+        train = settings.train
+        watched = kind.lessons(check, weights)
+        pairs = [] if watched else self._compared(kind, lent)
         people = (self._data / "preference").is_dir()
+        support = supports(answerer) if self._writes else None
         return Parts(
-            start=self._start,
-            model=model,
-            layout=layout,
+            pupil=pupil,
             tasks=tasks,
             held=held,
-            judge=lambda found: judge(found, guard),
+            judge=lambda found: judge(found, guard, support),
             live=live,
             against=against,
             guard=guard,
             train_reward=self._train_reward if people else None,
             load_reward=self._load_reward,
             shipped=self._shipped if _is_reward(self._shipped) else None,
-            calibrate=lambda trained: calibrate(exam.marks(trained)) if check else {},
+            pretraining=plain,
+            modelling=None if plain is None else plain.measured,
+            watch=Watch(watched, pairs, train.updates, train.seed),
         )
 
-    def _asked(self, split: Split, layout: Layout, lent: Resources) -> list[Task]:
+    def _known(self) -> Generator[str, None, tuple[list[Lesson], dict[str, Weights]]]:
+        """Lessons of the data folder, and the ranker that goes with them."""
+        if not (self._data / "qa").is_dir() or not self._settings.train.lessons:
+            yield f"no questions in {self._data / 'qa'}: only users' prompts are learnt on"
+            return [], ranker("", "")
+        where, count = WORK / "lessons", self._settings.train.lessons
+        for line in make(self._data, where, count, self._settings):
+            self._board.at("preferences", text=line)
+            yield line
+        known = [x for x in lessons(where, count) if x.texts and not doubtful(x)]
+        return known, ranker(*readers(where))
+
+    def _kind(self) -> Kind:
+        """What is trained: the model that the settings name, or the network that quotes."""
+        settings = self._settings
+        if self._writes:
+            return Writes(Writing(settings.policy, settings.train))
+        model, layout = network(self._start, settings.policy.device)
+        return Quotes(self._start, model, layout)
+
+    def _asked(self, split: Split, kind: Kind, lent: Resources) -> list[Asked]:
         """Users' prompts of a split; each question once."""
         read = fitted(lent)
         newest = [*self.store.prompts(split)][-PROMPTS:]
-        found: dict[tuple[str, str], Task] = {}
+        found: dict[tuple[str, str], Asked] = {}
         for number, sample in enumerate(newest):
             if number % 20 == 0:
                 self._board.at("preferences", number, len(newest), "reading users' prompts")
-            task = of_sample(sample, read, layout)
+            task = kind.asked(sample, read)
             if task is not None:
                 found[task.user, task.question] = task
         return [*found.values()]
+
+    def _compared(self, kind: Kind, lent: Resources) -> list[Compared]:
+        """Development users' comparisons, as the policy reads their two sides."""
+        read, found = fitted(lent), []
+        for one in self.store.pairs("dev"):
+            about = one.origin
+            sample = Sample(
+                "prompt", one.prompt, turn=about.turn_id, user=about.user, language=about.language
+            )
+            task = kind.asked(sample, read)
+            pair = None if task is None else compared(task, one.chosen, one.rejected)
+            found += [] if pair is None else [pair]
+        return found[-MOST:]
 
     def _train_reward(self, folder: Path) -> Iterator[str]:
         yield from reward.run(self._data, folder, None, self._settings)
@@ -185,7 +234,7 @@ class Workshop:
         own = self._settings.retrieval.embed
         return load(folder, runtime=own.runtime, device=own.device, dtype=own.dtype)
 
-    def _live(self, layout: Layout, knowledge: KnowledgeBase) -> tuple[Side, str]:
+    def _live(self, pupil: Pupil, knowledge: KnowledgeBase) -> tuple[Side, str]:
         """Who answers now, and its version."""
         settings, version = self._settings, ""
         root = settings.home / FOLDER
@@ -194,13 +243,15 @@ class Workshop:
             version = pointer.live.id
             passport, _ = verify(root, version, pointer.live.manifest_sha256)
             settings = settings_of(passport, root / version, settings)
-        if settings.policy.backend == "quote":
+        if isinstance(pupil, Writing) and not version:
+            return pupil.before(), version
+        if settings.policy.backend == "quote" and not self._writes:
             folder = Path(settings.policy.model) if settings.policy.model else quote.MODEL
             model, own = network(folder, settings.policy.device)
             return Network(model.eval(), own, quote.calibration(folder)), version
         policy = build_policy(settings, knowledge, supporter_of(settings))
         self._stack.callback(policy.close)
-        return Served(policy), version
+        return Served(policy, Sampling(max_tokens=settings.train.answer_tokens)), version
 
 
 class _Bar:
@@ -229,10 +280,12 @@ class _Bar:
         )
 
 
-def judge(found: RewardModel | None, guard: Guard | None) -> Judge:
+def judge(found: RewardModel | None, guard: Guard | None, support: Support | None = None) -> Judge:
     """The reward of a run: what there is to judge by, each with its weight."""
-    weights = mix(preference=found is not None, rules=guard is not None)
-    return Judge(Composite(weights, preference=found, guard=guard))
+    weights = mix(
+        preference=found is not None, rules=guard is not None, support=support is not None
+    )
+    return Judge(Composite(weights, preference=found, guard=guard, support=support))
 
 
 def network(folder: Path, device: str = "cpu") -> tuple[Any, Layout]:
@@ -254,7 +307,7 @@ def network(folder: Path, device: str = "cpu") -> tuple[Any, Layout]:
         ).to(device)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise TrainingError(f"cannot load the policy in {folder}: {error}; restore it") from error
-    return model, Layout(made)
+    return model, Layout(made, phrases=quote.phrasebook(folder))
 
 
 def _folder(settings: Settings) -> Path:
@@ -271,6 +324,14 @@ def _halves(held: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
     first = [x for x in held if share(f"loop:{x.question}") < CHECKED]
     known = {x.id for x in first}
     return first, [x for x in held if x.id not in known]
+
+
+def _patient(settings: SafetySettings) -> SafetySettings:
+    """Nobody waits for a verdict while a policy learns, and a busy machine must not end the run."""
+    longer = {
+        name: max(PATIENCE, getattr(settings, name)) for name in ("seconds", "second_seconds")
+    }
+    return settings.model_copy(update=longer)
 
 
 def _is_reward(folder: Path) -> bool:

@@ -14,6 +14,7 @@ from assistant.policy._quoting import Layout
 from assistant.policy._ranker import FEATURES
 from assistant.policy.extract import ranker
 from rlhf._loop_gates import Network
+from rlhf._loop_pupil import Quoting
 from rlhf._loop_reward import Judge, mix
 from rlhf._loop_status import CANCEL, Board, new
 from rlhf._loop_tasks import Task, of_lesson
@@ -69,9 +70,7 @@ def parts(folder: Path, *, reward: bool = False, **values: object) -> Parts:
         quoters.save(start)
     model = quoters.network()
     found: dict[str, object] = {
-        "start": start,
-        "model": model,
-        "layout": LAYOUT,
+        "pupil": Quoting(start, model, LAYOUT),
         "tasks": tasks(12),
         "held": tasks(9, 100),
         "judge": lambda own: Judge(
