@@ -9,9 +9,10 @@ then, and in place of the policy alone, an earlier answer is taken, if
   and settings, the guard's moderators and settings, the encoder;
 * the turn stands alone: no earlier turn, no fact about the user, no time such as "last week", one
   answer drawn without chance (temperature 0);
-* its evidence is the evidence of now. For the same words: the same passages. For like words: the
-  passages it cites are all there, most others too, none is newer than the answer, the sentences
-  that match both questions best are the same, and nothing in the words tells the questions apart.
+* its evidence is the evidence of now: for the same words, the same passages. For like words, or
+  where passages differ: those it cites are all there, most others too, none is newer than the
+  answer, the sentences that match both questions best are the same, and nothing in the words tells
+  the questions apart.
   For another asker of the same audience, every passage behind the answer was found for them too.
 
 Passages are named by chunk, stretch and what they stand for; numbers of chunks are never used
@@ -80,10 +81,11 @@ class AnswerCache:
         vector: Vectors | None = None
         why = "nothing like it"
         for entry in entries:
-            if normal(entry.question) == question:
-                why = _same(entry, evidence)
-                how = "the same question"
-            elif self._settings.match == "near" and entry.vector:
+            same = normal(entry.question) == question
+            why, how = _same(entry, evidence), "the same question"
+            if not same or why:
+                if self._settings.match == "same" or not entry.vector:
+                    continue
                 if vector is None:
                     vector = self._vector(state.understanding.query, parts)
                 near = float(np.dot(vector, entry.vector)) if len(vector) else 0.0
@@ -91,8 +93,6 @@ class AnswerCache:
                     continue
                 why = self._like(entry, state, parts, vector)
                 how = f"a like question ({near:.2f})"
-            else:
-                continue
             if not why and entry.readers != readers and not set(entry.evidence) <= {*evidence}:
                 why = "evidence of another reader"
             why = why or _screened(entry, state, parts)

@@ -16,6 +16,20 @@ from retrieval.text import content_words, is_han, query_terms, simplified, terms
 
 _END = re.compile(r"[\s?!.。？！…]+$")
 _GAP = re.compile(r"\s+")
+#: Words around a question that ask for nothing, before it and after it.
+_BEFORE = re.compile(
+    r"^(?:(?:hi|hello|hey|excuse me|please|(?:quick|one|a) question|sorry)\b[\s,:!.]*|"
+    r"(?:(?:could|can|would|will) (?:you|anyone|someone)|do you(?: happen to)?|please) "
+    r"(?:please |kindly )?(?:tell me|say|explain|know|let me know)\b[\s,:]*|"
+    r"(?:i(?: would|'d|’d)? (?:like|want|need) to (?:know|ask)|i (?:was )?wonder(?:ing)?|tell me)"
+    r"\b[\s,:]*|(?:您好|你好|请问|请告诉我|我想知道|我想问|想问一下|麻烦问一下|你知道)[\s，,：:。]*)",
+    re.I,
+)
+_AFTER = re.compile(
+    r"[\s,，。.?？!！]*\b(?:please(?: answer)?|thanks(?: in advance)?|thank you)[\s.!]*$|"
+    r"[\s,，。]*(?:谢谢|多谢|谢谢您)[\s。！!]*$",
+    re.I,
+)
 #: What is asked for; "which" and "what" alone say too little.
 _ENGLISH = {
     "time": r"\bwhen\b|\b(?:what|which) (?:time|year|date|day|month|century|decade)\b",
@@ -49,9 +63,18 @@ _PLAIN = frozenset({"i", "a", "the"})
 
 
 @functools.lru_cache(maxsize=4096)
+def bare(question: str) -> str:
+    """The question without a greeting and words of politeness around it."""
+    left = question.strip()
+    while (cut := _AFTER.sub("", _BEFORE.sub("", left)).strip()) and cut != left:
+        left = cut
+    return left
+
+
+@functools.lru_cache(maxsize=4096)
 def normal(question: str) -> str:
-    """The question without what no reader minds: case, spaces, its mark, the kind of characters."""
-    folded = simplified(unicodedata.normalize("NFKC", question)).casefold()
+    """The question without what no reader minds: politeness, case, spaces, its mark, the script."""
+    folded = simplified(unicodedata.normalize("NFKC", bare(question))).casefold()
     return _END.sub("", _GAP.sub(" ", folded).strip())
 
 
@@ -68,6 +91,7 @@ def told_apart(one: str, other: str, evidence: str) -> str:
         other: another.
         evidence: the sentences that match them best.
     """
+    one, other = bare(one), bare(other)
     if facts(one) != facts(other):
         return "numbers or denials"
     if _asked_for(one) != _asked_for(other) and _asked_for(one) and _asked_for(other):

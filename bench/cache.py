@@ -1,7 +1,8 @@
 """How often the answer cache serves, and how often wrongly: `python -m bench.cache --qa FILE`.
 
-A knowledge base is built from the contexts of the file, and one half of each pair of questions is
-asked, so that its answer is kept. Then the other halves are asked, and nothing more is kept:
+A knowledge base is built from contexts of the file, of those that have two questions with one
+answer. One half of each pair of questions is asked, so that its answer is kept. Then the other
+halves are asked, and nothing more is kept:
 
 same   another question of the same paragraph with the same gold answer, as people wrote them
 framed the first question in other words around it ("Could you tell me …", 请问…)
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Ask and report."""
     options = _options(arguments)
     rows = answerable(read(options.qa))
-    contexts = drawn(list(dict.fromkeys(q.context for q in rows)), options.paragraphs)
+    contexts = drawn(_paired(rows), options.paragraphs)
     asked = [q for q in rows if q.context in {*contexts}]
     options.set = [
         "cache.store=memory",
@@ -163,6 +164,19 @@ def show(results: dict[str, list[Served]], options: argparse.Namespace, paragrap
             told = ", ".join(f"{what} {value}" for what, value in one.items())
             rows.append((f"{name} {kind}", told, f"{len(hits)} of {len(some)}"))
     report("answer cache", rows, values)
+
+
+def _paired(rows: Sequence[Question]) -> list[str]:
+    """Contexts with two questions of the same answer; all, where there is none."""
+    golds: dict[str, list[frozenset[str]]] = defaultdict(list)
+    for row in rows:
+        golds[row.context].append(frozenset(_folded(a) for a in row.answers))
+    found = [
+        context
+        for context, gold in golds.items()
+        if any(a & b for n, a in enumerate(gold) for b in gold[:n])
+    ]
+    return found or list(golds)
 
 
 def _kind(one: Question, other: Question) -> str:

@@ -297,4 +297,6 @@ def test_case_marks_and_script_do_not_tell_apart() -> None:
     """One question in two spellings."""
     assert normal("  What IS it ?!") == "what is it"
     assert normal("北京塔有多高？") == normal("北京塔有多高")
+    assert normal("Hello, could you tell me: what is it? Thanks!") == "what is it"
+    assert normal("请问，门票多少钱？谢谢") == "门票多少钱"
     assert normal("門票多少錢") == normal("门票多少钱")
