@@ -98,9 +98,7 @@ def show(rows: Sequence[Row], skipped: Sequence[tuple[str, str]]) -> None:
     """Print the table and the JSON line."""
     table = Table("client", "behaviour", "result", title="conformance")
     for row in rows:
-        table.add_row(
-            row.client, row.behaviour, f"[red]{row.problem}[/]" if row.problem else "pass"
-        )
+        table.add_row(row.client, row.behaviour, row.problem or "pass")
     for name, why in skipped:
         table.add_row(name, "", why)
     Console(width=160, markup=False, highlight=False).print(table)
