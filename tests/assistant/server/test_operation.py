@@ -84,6 +84,28 @@ def test_a_server_is_ready_once_everything_ran(start: Start) -> None:
         operation._warm = True
 
 
+def test_a_warm_up_that_never_ends_keeps_nobody_up(start: Start) -> None:
+    """The server is not ready, says so, and ends all the same when it is told to."""
+
+    class Endless(EchoPolicy):
+        asked = threading.Event()
+
+        def stream(self, prompt: Prompt, sampling: Sampling) -> Iterator[Delta]:
+            """Nothing, for ever."""
+            while True:
+                self.asked.set()
+                time.sleep(0.01)
+                yield Delta("")
+
+    running = start(policy=Endless(), operation__warm="true")
+    operation = running.server.operation
+    assert Endless.asked.wait(60)
+    assert operation.unready()[0] == "warming up"
+    operation.close()
+    assert not operation._keeper.is_alive()
+    assert not operation._warm
+
+
 def test_a_database_that_cannot_be_read_is_told(start: Start) -> None:
     """Bytes that are no database any more make the server unready, by the file's name."""
     running = start()
