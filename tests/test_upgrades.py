@@ -116,7 +116,11 @@ def used(home: Path) -> str:
     for name, text in DOCUMENTS.items():
         (documents / name).write_text(text, encoding="utf-8")
     log = PreferenceStore(home / "preferences.db")
-    with build_assistant(small(home), log.add_turn, log.add_feedback) as assistant:
+
+    def heard(feedback: Feedback) -> None:
+        log.add_feedback(feedback)
+
+    with build_assistant(small(home), log.add_turn, heard) as assistant:
         list(assistant.ingest([documents]))
         reply = assistant.reply("How much does the widget cost?", user_id="anna")
         assistant.reply("北京塔高多少米？", user_id="bert")
