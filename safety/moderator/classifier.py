@@ -28,7 +28,7 @@ from safety.config import SafetySettings
 from safety.errors import ModelUnusable
 from safety.levels import Levels, load
 from safety.normalize import folded, views
-from safety.schema import SEVERITY, Category, Side, Span, Verdict
+from safety.schema import SEVERITY, Action, Category, Side, Span, Verdict
 from safety.schema import WINDOW as WHOLE
 
 WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "guard"
@@ -97,6 +97,16 @@ class Calibration:
         return float(np.interp(np.log(max(rate, 1e-9)), known, found))
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A window as the models read it; its place is the original's, its language its view's."""
+
+    text: str
+    start: int
+    end: int
+    language: str
+
+
 class Classifier:
     """The moderator."""
 
@@ -126,26 +136,34 @@ class Classifier:
         self, texts: Sequence[str], side: Side, question: str = ""
     ) -> tuple[Scores, list[Span]]:
         """(len(texts), len(HEADS)) of the worst window of each text, and where that one lies."""
+        found, spans = self._worst(texts, side, question)
+        return found.max(1), spans
+
+    def _worst(self, texts: Sequence[str], side: Side, question: str) -> tuple[Scores, list[Span]]:
+        """(len(texts), len(LANGUAGES), len(HEADS)): worst of the windows that read as a language.
+
+        What a disguise hides has the language that it is found in, whatever the disguise looks
+        like: each language has its own levels.
+        """
         behind = question if side == "output" else ""
         owners = [_pieces(text, side) for text in texts]
         answers = [_behind(behind, text) if behind else [] for text in texts]
-        known = list(dict.fromkeys(p for mine in [*owners, *answers] for p, _, _ in mine))
+        known = list(dict.fromkeys(p.text for mine in [*owners, *answers] for p in mine))
         scored = self.pieces(known, screened=side == "passage" and self._only_attacks)
         found = dict(zip(known, scored, strict=True))
-        result = np.zeros((len(texts), len(HEADS)), dtype=np.float32)
+        result = np.zeros((len(texts), len(LANGUAGES), len(HEADS)), dtype=np.float32)
         spans = []
         for row, (mine, replies) in enumerate(zip(owners, answers, strict=True)):
-            scores = np.zeros((len(mine) + len(replies), len(HEADS)), dtype=np.float32)
-            for at, (piece, _, _) in enumerate(mine):
-                scores[at, :REPLY] = found[piece][:REPLY]
-            for at, (piece, _, _) in enumerate(replies, start=len(mine)):
-                scores[at, REPLY] = found[piece][REPLY]
-            if not len(scores):
-                spans.append(Span(0, 0, WHOLE))
-                continue
-            result[row] = scores.max(0)
-            where = [*mine, *replies][int(scores.max(1).argmax())]
-            spans.append(Span(*where[1:], WHOLE))
+            worst, where = -1.0, Span(0, 0, WHOLE)
+            for heads, pieces in ((slice(REPLY), mine), (slice(REPLY, REPLY + 1), replies)):
+                for piece in pieces:
+                    scores = found[piece.text][heads]
+                    mark = result[row, LANGUAGES.index(piece.language), heads]
+                    np.maximum(mark, scores, out=mark)
+                    if float(scores.max()) > worst:
+                        worst = float(scores.max())
+                        where = Span(piece.start, piece.end, WHOLE)
+            spans.append(where)
         return result, spans
 
     def pieces(self, texts: Sequence[str], *, screened: bool = False) -> Scores:
@@ -154,7 +172,7 @@ class Classifier:
         Where they are `screened`, those in which the n-grams see no attack at all get 0.
         """
         result = np.zeros((len(texts), len(HEADS)), dtype=np.float32)
-        languages = ["zh" if is_chinese(text) else "en" for text in texts]
+        languages = [_language(text) for text in texts]
         shallow = self._ngrams(texts)
         rows = list(range(len(texts)))
         if screened:
@@ -176,44 +194,50 @@ class Classifier:
     def judge(self, texts: Sequence[str], side: Side, question: str = "") -> list[Verdict]:
         """One verdict per text: the most severe action that a category's level calls for."""
         begin = time.perf_counter()
-        found, spans = self.probabilities(texts, side, question)
+        found, spans = self._worst(texts, side, question)
         seconds = (time.perf_counter() - begin) / max(1, len(texts))
         return [
             self._verdict(text, side, row, span, seconds)
             for text, row, span in zip(texts, found, spans, strict=True)
         ]
 
-    def _verdict(self, text: str, side: Side, row: Scores, span: Span, seconds: float) -> Verdict:
-        language = "zh" if is_chinese(text) else "en"
+    def _verdict(self, text: str, side: Side, rows: Scores, span: Span, seconds: float) -> Verdict:
         best = Verdict("allow", "none", 0.0, side, self.name, safe_text=text, seconds=seconds)
-        for head, name in enumerate(HEADS):
-            category = category_of(name, row)
-            level = self._levels.of(side, category, language)
-            if level is None:
-                continue
-            score = float(row[head])
-            stop = self._calibration.threshold(side, language, head, level.stop)
-            stop = max(stop, level.least)
-            grey = min(stop, self._calibration.threshold(side, language, head, level.grey))
-            if score < grey or score <= 0:
-                continue
-            sure = score >= stop
-            verdict = Verdict(
-                level.action if sure else "annotate",
-                category,
-                score,
-                side,
-                self.name,
-                reason=f"{category}.model" if sure else f"{category}.grey",
-                safe_text=text,
-                spans=(span,),
-                seconds=seconds,
-                grey=not sure,
-            )
-            rank = (SEVERITY.index(verdict.action), verdict.score)
-            if rank > (SEVERITY.index(best.action), best.score):
-                best = verdict
-        return replace(best, scores=tuple(_by_category(row).items()))
+        for language, row in zip(LANGUAGES, rows, strict=True):
+            for head in np.flatnonzero(row > 0):
+                found = self._of_head(side, language, row, int(head))
+                if found is None:
+                    continue
+                action, category, score, sure = found
+                if (SEVERITY.index(action), score) > (SEVERITY.index(best.action), best.score):
+                    best = Verdict(
+                        action,
+                        category,
+                        score,
+                        side,
+                        self.name,
+                        reason=f"{category}.model" if sure else f"{category}.grey",
+                        safe_text=text,
+                        spans=(span,),
+                        seconds=seconds,
+                        grey=not sure,
+                    )
+        return replace(best, scores=tuple(_by_category(rows.max(0)).items()))
+
+    def _of_head(
+        self, side: Side, language: str, row: Scores, head: int
+    ) -> tuple[Action, Category, float, bool] | None:
+        """What the levels of a language make of one head's probability; None below them."""
+        category, score = category_of(HEADS[head], row), float(row[head])
+        level = self._levels.of(side, category, language)
+        if level is None:
+            return None
+        stop = self._calibration.threshold(side, language, head, level.stop)
+        stop = max(stop, level.least)
+        if score < min(stop, self._calibration.threshold(side, language, head, level.grey)):
+            return None
+        sure = score >= stop
+        return level.action if sure else "annotate", category, score, sure
 
 
 def category_of(head: str, row: Scores) -> Category:
@@ -242,12 +266,12 @@ def plain(text: str) -> str:
 def joined(question: str, answer: str) -> str:
     """An answer behind the end of its question, as the head `reply` reads it."""
     question = " ".join(question.split())
-    return f"{question[-ASKED['zh' if is_chinese(question) else 'en'] :]}{ASKS}{answer}"
+    return f"{question[-ASKED[_language(question)] :]}{ASKS}{answer}"
 
 
-def _pieces(text: str, side: Side) -> list[tuple[str, int, int]]:
-    """(piece, start, end) of every window of every view; offsets are the original's."""
-    found: dict[str, tuple[int, int]] = {}
+def _pieces(text: str, side: Side) -> list[_Piece]:
+    """Every window of every view."""
+    found: dict[str, _Piece] = {}
     first = ""
     for number, view in enumerate(views(text)):
         if number >= VIEWS:
@@ -256,24 +280,30 @@ def _pieces(text: str, side: Side) -> list[tuple[str, int, int]]:
             first = folded(text)
         elif view.text == first:
             continue
+        language = _language(view.text)
         for start, end in windows(view.text, side):
             piece = plain(view.text[start:end])
             if piece and piece not in found:
-                found[piece] = view.original(start, end)
+                found[piece] = _Piece(piece, *view.original(start, end), language)
     step = -(-len(found) // MOST) or 1
-    return [(piece, *where) for piece, where in list(found.items())[::step]]
+    return list(found.values())[::step]
 
 
-def _behind(question: str, text: str) -> list[tuple[str, int, int]]:
-    """Windows of an answer, each behind its question."""
+def _behind(question: str, text: str) -> list[_Piece]:
+    """Windows of an answer, each behind its question; the answer's language counts."""
     found = windows(text, "output")
     step = -(-len(found) // REPLIES)
-    return [(plain(joined(question, text[a:b])), a, b) for a, b in found[::step]]
+    language = _language(text)
+    return [_Piece(plain(joined(question, text[a:b])), a, b, language) for a, b in found[::step]]
+
+
+def _language(text: str) -> str:
+    return "zh" if is_chinese(text) else "en"
 
 
 def windows(text: str, side: Side) -> list[tuple[int, int]]:
     """Stretches [start, end) that overlap; one where the text is short."""
-    size, step = (CLOSE if side == "passage" else WINDOW)["zh" if is_chinese(text) else "en"]
+    size, step = (CLOSE if side == "passage" else WINDOW)[_language(text)]
     if len(text) <= size * 1.3:
         return [(0, len(text))]
     starts = range(0, max(1, len(text) - size + step), step)
