@@ -126,9 +126,9 @@ BOOK = Layout(tokenizer(), phrases=("greeting", "clarify"))
 def leaning(sign: int) -> Quote:
     """A policy whose network begins with `sign`, in whatever company."""
     model = network()
-    embedding = model.get_input_embeddings().weight.data
+    whole: Any = model
+    embedding, base = whole.get_input_embeddings().weight.data, whole.base_model
     ids = torch.tensor([offer(prompt(), BOOK).ids])
-    base: Any = model.base_model
     last = base(input_ids=ids).last_hidden_state[0, -1]
     embedding[sign] = 40 * last.detach() / last.norm()
     return Quote(model, BOOK, RANKER, {}, 0.0, CARD)

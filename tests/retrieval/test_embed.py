@@ -209,8 +209,8 @@ def test_hashing_is_stable_over_releases() -> None:
 def test_a_packed_change_is_nearly_the_change(out: int, into: int, rank: int, seed: int) -> None:
     """A byte a number keeps every element of the product to 2 % of the largest it could be."""
     dice = np.random.default_rng(seed)
-    up = dice.normal(size=(out, rank)).astype(np.float32) * dice.lognormal(size=(out, 1))
-    down = dice.normal(size=(rank, into)).astype(np.float32) * dice.lognormal(size=(1, into))
+    up = (dice.normal(size=(out, rank)) * dice.lognormal(size=(out, 1))).astype(np.float32)
+    down = (dice.normal(size=(rank, into)) * dice.lognormal(size=(1, into))).astype(np.float32)
     down[:, 0] = 0
     found = _weights.packed("layer.0.weight", up, down)
     assert {a.dtype.name for k, a in found.items() if not k.endswith("_scale")} == {"int8"}

@@ -328,9 +328,9 @@ def test_the_exam_hears_phrases(tmp_path: Path) -> None:
     assert calibrate(marks) == calibrate([m for m in marks if not m.said[1]])
     sign = made._layout.phrase("thanks")
     with torch.no_grad():
-        rows = made.model.get_input_embeddings().weight
+        whole: Any = made.model
+        rows, base = whole.get_input_embeddings().weight, whole.base_model
         ids = torch.tensor([made.exam._drills[-1].ids])
-        base: Any = made.model.base_model
         last = base(input_ids=ids).last_hidden_state[0, -1]
         for token in sign:
             rows[token] = 40 * last / last.norm()

@@ -8,7 +8,7 @@ import pytest
 from assistant.prompt import ABSTAIN
 from rlhf.config import PreferenceSettings
 from rlhf.errors import TrainingError
-from rlhf.fit._asked import Asked
+from rlhf.fit._kinds import Asked
 from rlhf.fit._reward_log import comparisons, logged
 from rlhf.fit._reward_quotes import compared
 from rlhf.fit._reward_rows import (
