@@ -195,7 +195,9 @@ def look(service: Service, given: str, known: Known) -> tuple[list[str], list[st
             may = {version} | known.sent.get(name, set())
             found, whole = version_of(client, name, shelf)
             if not whole:
-                torn.append(f"{name}: {found}")
+                listed = shelf.get(name, {"status": "not listed", "error": ""})
+                said = f"{listed['status']} {listed['error']}".strip()
+                torn.append(f"{name}: version {found} of {sorted(may)}, {said}")
             elif found not in may:
                 lost.append(f"{name}: version {found} of {sorted(may)}")
             else:

@@ -38,6 +38,8 @@ UPLOADS = "uploads"
 GOING = "deleting"
 #: Seconds after which a file that belongs to nothing is deleted.
 OLD = 3600.0
+#: Seconds until a file is taken in again that could not be.
+AGAIN = (0.2, 1.0, 5.0)
 #: Files that may wait to be taken in, of all tenants, and versions that are remembered.
 WAITING, VERSIONS = 64, 50
 logger = logging.getLogger(__name__)
@@ -96,7 +98,10 @@ def root_of(tenant: str) -> str:
 class Shelf:
     """The documents of every tenant. Safe for several threads."""
 
-    def __init__(self, path: Path, knowledge: KnowledgeBase) -> None:
+    def __init__(
+        self, path: Path, knowledge: KnowledgeBase, again: Sequence[float] = AGAIN
+    ) -> None:
+        self._again = again
         path.parent.mkdir(parents=True, exist_ok=True)
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
         sqlite.prepare(self._engine)
@@ -212,8 +217,8 @@ class Shelf:
         left = {path.name for path in self._uploads.iterdir()}
         for kept in found:
             upload = self._upload(kept.id, kept.updated)
-            if kept.status == GOING:
-                self._pool.submit(self._forget, kept)
+            if kept.status == GOING:  # before anybody searches
+                self._forget(kept)
             elif upload.name in left and self._waiting.acquire(blocking=False):
                 left.remove(upload.name)
                 self._pool.submit(self._take, kept)
@@ -265,13 +270,18 @@ class Shelf:
             upload.unlink(missing_ok=True)
 
     def _taken(self, kept: Kept, content: bytes) -> tuple[str, str]:
+        """Taken in, and again where something stood in the way: what is there already stays so."""
         suffix = Path(kept.name).suffix.lower() or ".txt"
         given = Given(kept.name, content, suffix, readers=kept.readers)
-        try:
-            *_, last = self._knowledge.ingest_documents(root_of(kept.tenant), [given])
-        except RetrievalError as error:
-            logger.error("document_failed id=%s error=%s", kept.id, type(error).__name__)
-            return "failed", "The document could not be taken in; try again."
+        for wait in (*self._again, None):
+            try:
+                *_, last = self._knowledge.ingest_documents(root_of(kept.tenant), [given])
+                break
+            except (RetrievalError, sa.exc.SQLAlchemyError, OSError) as error:
+                logger.error("document_failed id=%s error=%s", kept.id, type(error).__name__)
+                if wait is None:
+                    return "failed", "The document could not be taken in; try again."
+                time.sleep(wait)
         assert isinstance(last, IngestSummary)
         if not last.failures:
             return "ready", ""

@@ -135,7 +135,7 @@ def test_the_gist_is_the_lead_and_what_the_text_keeps_saying() -> None:
     body = (
         "The heron is a large wading bird of ponds. In 1998 a bridge fell down somewhere else. "
         "Herons hunt fish in ponds by wading slowly. People drive cars along the motorway nearby. "
-        "Ponds with fish draw wading herons in winter. Nothing more was told by anyone there. "
+        "Ponds with fish draw wading herons. Nothing more was told by anyone there. "
     )
     found = [passage("Cars are fast and loud machines.", 1), passage(body, 2)]
     there = candidates(found)

@@ -13,6 +13,7 @@ import pytest
 
 from assistant.server.principal import LOCAL
 from assistant.server.shelf import FILE, UPLOADS, Shelf
+from retrieval.errors import StoreBusy
 from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import IngestSummary
 from retrieval.sources.memory import Given
@@ -107,3 +108,27 @@ def test_files_that_belong_to_nothing_go(tmp_path: Path, age: int) -> None:
     os.utime(left, (time.time() - age, time.time() - age))
     opened(tmp_path, Knowledge()).close()
     assert left.exists() is (age == 0)
+
+
+@pytest.mark.parametrize(("often", "status"), [(2, "ready"), (3, "failed")])
+def test_what_stands_in_the_way_for_a_moment_fails_no_file(
+    tmp_path: Path, often: int, status: str
+) -> None:
+    """A file that a busy database turned away is taken in again, so often and no more."""
+
+    class Busy(Knowledge):
+        tries = 0
+
+        def ingest_documents(self, _root: str, given: Sequence[Given]) -> Iterator[Any]:
+            self.tries += 1
+            if self.tries <= often:
+                raise StoreBusy("another process is writing")
+            yield from super().ingest_documents(_root, given)
+
+    busy = Busy()
+    shelf = Shelf(tmp_path / FILE, cast(KnowledgeBase, busy), again=(0.0, 0.0))
+    shelf.put(LOCAL, "a.md", b"first", ["main/*"])
+    until(shelf, status)
+    shelf.close()
+    assert busy.tries == 3
+    assert bool(busy.taken) is (status == "ready")
