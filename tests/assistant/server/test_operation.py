@@ -259,13 +259,16 @@ def test_traces_reach_the_collector_without_words(start: Start) -> None:
             parent = f"00-{'ab' * 16}-{'cd' * 8}-01"
             headers = {"traceparent": parent}
             client.post("v1/chat/completions", json=BODY, headers=headers).raise_for_status()
+        ends = time.monotonic() + 20
+        while not any(b"POST /v1/chat/completions" in body for body in received):
+            assert time.monotonic() < ends  # the span ends after the answer is with its reader
+            time.sleep(0.05)
         running.server.operation.tracer.close()
-        assert received
-        spans = []
-        for body in received:
-            sent = ExportTraceServiceRequest.FromString(body)
-            spans += [s for r in sent.resource_spans for c in r.scope_spans for s in c.spans]
-            assert not [word for word in WORDS if word.encode() in body]
+    spans = []
+    for body in received:
+        sent = ExportTraceServiceRequest.FromString(body)
+        spans += [s for r in sent.resource_spans for c in r.scope_spans for s in c.spans]
+        assert not [word for word in WORDS if word.encode() in body]
     names = {span.name for span in spans}
     assert {"POST /v1/chat/completions", "retrieve", "compose"} <= names
     assert {span.trace_id.hex() for span in spans} == {"ab" * 16}
