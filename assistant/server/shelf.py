@@ -270,23 +270,26 @@ class Shelf:
             upload.unlink(missing_ok=True)
 
     def _taken(self, kept: Kept, content: bytes) -> tuple[str, str]:
-        """Taken in, and again where something stood in the way: what is there already stays so."""
+        """Taken in, and again where something stood in the way: what is there already stays so.
+
+        The deletion of a document stops a run that takes in another one of the tenant's.
+        """
         suffix = Path(kept.name).suffix.lower() or ".txt"
         given = Given(kept.name, content, suffix, readers=kept.readers)
         for wait in (*self._again, None):
             try:
-                *_, last = self._knowledge.ingest_documents(root_of(kept.tenant), [given])
-                break
+                events = [*self._knowledge.ingest_documents(root_of(kept.tenant), [given])]
             except (RetrievalError, sa.exc.SQLAlchemyError, OSError) as error:
                 logger.error("document_failed id=%s error=%s", kept.id, type(error).__name__)
-                if wait is None:
-                    return "failed", "The document could not be taken in; try again."
+            else:
+                if events and isinstance(last := events[-1], IngestSummary):
+                    if not last.failures:
+                        return "ready", ""
+                    why = last.failures[0]
+                    return "failed", f"{why.reason}. {why.remedy}".strip()[:500]
+            if wait is not None:
                 time.sleep(wait)
-        assert isinstance(last, IngestSummary)
-        if not last.failures:
-            return "ready", ""
-        why = last.failures[0]
-        return "failed", f"{why.reason}. {why.remedy}".strip()[:500]
+        return "failed", "The document could not be taken in; try again."
 
 
 def _id(tenant: str, name: str) -> str:
