@@ -20,7 +20,6 @@ import pytest
 import sqlalchemy as sa
 
 from assistant.build import build_assistant
-from assistant.config import Settings, load
 from assistant.memory import Memory
 from assistant.schema import Feedback
 from assistant.server.keys import KeyStore
@@ -30,6 +29,7 @@ from retrieval import sqlite, versions
 from retrieval.errors import StoreError
 from retrieval.ledger import open_ledger
 from rlhf.preferences import PreferenceStore
+from tests.assistant.server.conftest import small
 
 RELEASED = Path(__file__).resolve().parent / "released"
 RELEASES = sorted(path.name.removesuffix(".tar.gz") for path in RELEASED.glob("*.tar.gz"))
@@ -47,20 +47,6 @@ DATABASES = (
 )
 #: The key that was made in the home of 0.4.0, which answers on no server.
 KEY = "pl-de1058d73576-igykxe2D5tMgG4QuSEilUmTML62xQVNdD2JL2nGSHik"
-
-
-def small(home: Path) -> Settings:
-    """Settings of a small assistant."""
-    given = {
-        "home": str(home),
-        "docs": "false",
-        "retrieval.embed.backend": "hashing",
-        "retrieval.rerank.backend": "none",
-        "policy.backend": "echo",
-        "policy.support": "words",
-        "safety.moderators": "rules",
-    }
-    return load("embedded", None, given)
 
 
 def home_of(release: str, folder: Path) -> Path:

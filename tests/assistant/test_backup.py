@@ -16,10 +16,10 @@ import pytest
 import app
 from assistant.backup import back_up, check, restore
 from assistant.build import build_assistant
-from assistant.config import Settings, load
 from assistant.errors import BackupError
 from retrieval.ledger import open_ledger
 from rlhf.preferences import PreferenceStore
+from tests.assistant.server.conftest import small
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITER = """
@@ -42,20 +42,6 @@ for n in itertools.count():
             db.exec_driver_sql(f"INSERT INTO {table} VALUES (?, ?)", (n, "x" * 2000))
     print(n, flush=True)
 """
-
-
-def small(home: Path) -> Settings:
-    """Settings of a small assistant."""
-    given = {
-        "home": str(home),
-        "docs": "false",
-        "retrieval.embed.backend": "hashing",
-        "retrieval.rerank.backend": "none",
-        "policy.backend": "echo",
-        "policy.support": "words",
-        "safety.moderators": "rules",
-    }
-    return load("embedded", None, given)
 
 
 @pytest.fixture(scope="module")
