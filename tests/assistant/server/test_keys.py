@@ -188,7 +188,7 @@ def _below(routes: Iterable[BaseRoute], root: str) -> Iterator[tuple[str, str]]:
         if isinstance(route, Mount):
             yield from _below(route.routes, root + route.path)
         elif isinstance(route, Route | APIRoute):
-            yield from ((m, root + route.path) for m in route.methods or () if m != "HEAD")
+            yield from ((m, root + route.path_format) for m in route.methods or () if m != "HEAD")
         else:
             # FastAPI keeps the routers that were included; the OpenAPI description has their routes
             inner = getattr(route, "original_router", None)
