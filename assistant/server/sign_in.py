@@ -19,11 +19,12 @@ from assistant.ui.strings import Language, pick, say
 router = APIRouter(include_in_schema=False)
 
 LANGUAGE, CONSENT = "plumbline_language", "plumbline_consent"
+#: The referrer policy lets the form name its origin, which the layer around it looks at.
 _HTML = """<!doctype html>
 <html lang="{tag}"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:,"><title>plumbline</title>
+<meta name="referrer" content="same-origin"><link rel="icon" href="data:,"><title>plumbline</title>
 <style>
 body {{ margin: 0; min-height: 100vh; display: grid; place-items: center;
   font: 16px/1.5 system-ui, sans-serif; background: Canvas; color: CanvasText; }}
