@@ -103,7 +103,7 @@ def create_app(assistant: Assistant, settings: Settings) -> FastAPI:
         responses=errors.RESPONSES,
         redirect_slashes=False,
     )
-    app.state.server = server
+    app.state.server, app.state.guests = server, guests
     errors.install(app)
     for part in PARTS:
         app.include_router(part.router)

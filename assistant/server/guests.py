@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import time
-from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -211,7 +211,7 @@ class Guest:
             raise _denied(scope)
         return self._who
 
-    def _worked(self, made: Made, text: str) -> Generator[Event, None, None]:
+    def _worked(self, made: Made, text: str) -> _Answer:
         """What `made` yields, in a worker, after its turn; closing it gives the worker back."""
         server, who = self._server, self._who
         items: queue.SimpleQueue[Event | _Raised | ApiError | None] = queue.SimpleQueue()
@@ -235,7 +235,7 @@ class Guest:
             finally:
                 server.operation.open -= 1
 
-        yield from _handed_over(run(), items, self._loop)
+        return _Answer(run(), items, self._loop)
 
     def _spent(self, item: Event | _Raised) -> int:
         reply = item.reply if isinstance(item, Event) else None
@@ -275,22 +275,41 @@ class Guest:
         )
 
 
-def _handed_over(
-    run: Coroutine[Any, Any, None],
-    items: queue.SimpleQueue[Event | _Raised | ApiError | None],
-    loop: asyncio.AbstractEventLoop,
-) -> Generator[Event, None, None]:
+class _Answer:
     """What `run` puts into `items` on the loop, for the thread that reads this."""
-    task = asyncio.run_coroutine_threadsafe(run, loop)
-    try:
-        while (item := items.get()) is not None:
-            if isinstance(item, _Raised):
-                raise item.error
-            if isinstance(item, ApiError):
-                raise item
-            yield item
-    finally:
-        task.cancel()
+
+    def __init__(
+        self,
+        run: Coroutine[Any, Any, None],
+        items: queue.SimpleQueue[Event | _Raised | ApiError | None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._items = items
+        self._over = False
+        self._task = asyncio.run_coroutine_threadsafe(run, loop)
+
+    def __iter__(self) -> _Answer:
+        return self
+
+    def __next__(self) -> Event:
+        item = None if self._over else self._items.get()
+        self._over = not isinstance(item, Event)
+        if isinstance(item, _Raised):
+            raise item.error
+        if isinstance(item, ApiError):
+            raise item
+        if item is None:
+            raise StopIteration
+        return item
+
+    def stop(self) -> None:
+        """Nobody wants it any more: leave the queue, or give the worker back. From any thread."""
+        self._task.cancel()
+        self._items.put(None)
+
+    def close(self) -> None:
+        """The same, as a generator has it."""
+        self.stop()
 
 
 def _report(kept: Kept) -> FileReport:
