@@ -202,11 +202,10 @@ def test_open_pages_keep_nobody_up(start: Start) -> None:
         heard: list[str] = []
         listening = threading.Thread(target=lambda: heard.append(page.hear()))
         listening.start()
-        assert until(lambda: operation.open == 1)
-        assert running.server.admission.busy == 1
+        assert until(lambda: running.server.admission.busy == 1 == operation.open)
         running.server.admission.draining = True
         assert page.join("pl-composer", "submit", QUESTION, None, False).status_code == 503
-        assert operation.open == 1
+        assert until(lambda: operation.open == 1)
         policy.go.set()
         listening.join(60)
         assert "Porto" in heard[0] or "40 euros" in heard[0]
