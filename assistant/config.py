@@ -237,6 +237,8 @@ class ServerSettings(BaseModel):
     key_requests: int = Field(120, ge=1, description="requests of one key a minute")
     key_tokens: int = Field(200_000, ge=1, description="tokens of one key a minute")
     max_body_kb: int = Field(1024, ge=1, description="largest JSON body, KiB")
+    ui: bool = Field(False, description="the chat is served too, at /ui")
+    ui_hours: float = Field(12.0, gt=0, le=720, description="a session of the chat ends after that")
     keep_days: float = Field(90.0, gt=0, description="citations and ids of answers are kept")
 
 

@@ -154,6 +154,7 @@ CATCH_ALL = {
     "assistant/policy/langchain.py": "each provider's package raises errors of its own",
     "assistant/ui/*.py": "the service boundary: a reader sees a sentence, not a traceback",
     "assistant/server/gate.py": "the service boundary: a client gets an error body",
+    "assistant/server/front.py": "the service boundary: a page gets an error body",
     "assistant/server/engine.py": "what a worker raises is carried to the request it worked for",
     "assistant/server/operation.py": "a look that breaks is a server that is not ready",
     "assistant/server/streaming.py": "a stream that breaks ends with an error event",

@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from assistant.config import Settings
 from assistant.dialogue import Assistant
@@ -29,22 +30,27 @@ from assistant.server import (
     models,
     moderations,
     search,
+    sign_in,
 )
 from assistant.server.admin import listening
 from assistant.server.admission import Admission
 from assistant.server.base import Server
 from assistant.server.drain import Draining
 from assistant.server.engine import Engine
-from assistant.server.gate import Gate
+from assistant.server.front import Front
+from assistant.server.gate import PAGE, Gate
+from assistant.server.guests import Guests
 from assistant.server.keys import FILE, KeyStore
 from assistant.server.listen import listen
 from assistant.server.operation import Operation
 from assistant.server.records import FILE as RECORDS
 from assistant.server.records import Records
+from assistant.server.sessions import Sessions
 from assistant.server.shelf import FILE as SHELF
 from assistant.server.shelf import Shelf
 from assistant.server.watch import Watch
 from assistant.ui.middleware import is_loopback
+from retrieval import menu
 
 logger = logging.getLogger(__name__)
 
@@ -69,10 +75,12 @@ def create_app(assistant: Assistant, settings: Settings) -> FastAPI:
     """
     server = open_server(assistant, settings)
     operation = server.operation
+    guests = Guests(server)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         operation.start()
+        guests.loop = asyncio.get_running_loop()
         beat = asyncio.create_task(operation.beat())
         try:
             yield
@@ -95,14 +103,30 @@ def create_app(assistant: Assistant, settings: Settings) -> FastAPI:
         responses=errors.RESPONSES,
         redirect_slashes=False,
     )
-    app.state.server = server
+    app.state.server, app.state.guests = server, guests
     errors.install(app)
     for part in PARTS:
         app.include_router(part.router)
-    app.add_middleware(Gate, settings=settings, keys=server.keys)
+    app.add_middleware(
+        Gate,
+        settings=settings,
+        keys=server.keys,
+        page=_page(app, guests) if settings.server.ui else None,
+    )
     app.add_middleware(Watch, operation=operation)
     _describe(app)
     return app
+
+
+def _page(app: FastAPI, guests: Guests) -> Callable[[ASGIApp], ASGIApp]:
+    """Serve the chat beside the API; returns the layer that sees to who comes in."""
+    server = guests.server
+    settings, own = server.settings, server.settings.server
+    app.include_router(sign_in.router)
+    module = menu.load("assistant.ui", "mount")  # Gradio is imported by those who serve the chat
+    server.operation.hang_up = module.mount(app, server.assistant, settings, PAGE, guests.of)
+    sessions = Sessions(own.ui_hours * 3600)
+    return lambda inner: Front(inner, settings, server.keys, sessions, server.admission)
 
 
 def open_server(assistant: Assistant, settings: Settings) -> Server:

@@ -35,11 +35,7 @@ async def put(
     `groups` may read it, or with `private` the caller alone; without either, all of the tenant.
     Ask for its id until the status is ready.
     """
-    name = storable(PurePath((file.filename or "").replace("\\", "/")).name).strip()
-    if not name or len(name) > 200 or not name.isprintable():
-        raise ApiError(
-            400, "Send the file with a name of 200 characters or less.", "invalid_value", "file"
-        )
+    name = name_of(file.filename or "")
     readers = _readers(who, groups, private in YES)
     content = await file.read()
     server = server_of(request)
@@ -67,6 +63,20 @@ def deleted(document_id: str, request: Request, who: Writer) -> dict[str, Any]:
     if server_of(request).shelf.delete(who, document_id) is None:
         raise missing("document")
     return {"id": document_id, "object": "document.deleted", "deleted": True}
+
+
+def name_of(given: str) -> str:
+    """The name under which a file of this name is kept: the last part of it.
+
+    Raises:
+        ApiError: it is none.
+    """
+    name = storable(PurePath(given.replace("\\", "/")).name).strip()
+    if not name or len(name) > 200 or not name.isprintable():
+        raise ApiError(
+            400, "Send the file with a name of 200 characters or less.", "invalid_value", "file"
+        )
+    return name
 
 
 def _readers(who: Principal, groups: str, private: bool) -> list[str]:

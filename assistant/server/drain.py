@@ -75,6 +75,7 @@ class Draining(Announcing):
             operation.cut()
             self._hurry = False
             await self._while(lambda: bool(operation.open), LAST)
+        operation.hang_up()
         self.should_exit = True
 
     async def _while(self, wanted: Callable[[], bool], seconds: float) -> None:

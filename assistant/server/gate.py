@@ -11,6 +11,7 @@ import contextlib
 import logging
 import secrets
 import time
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -47,13 +48,23 @@ _FIXED = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 )
 _OURS = frozenset(name for name, _ in _FIXED)
+#: Where the chat is served.
+PAGE = "/ui"
 
 
 class Gate:
     """ASGI middleware around everything."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, keys: KeyStore) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        keys: KeyStore,
+        page: Callable[[ASGIApp], ASGIApp] | None = None,
+    ) -> None:
         self.app = app
+        #: Who sees to the requests for the chat, where it is served: a browser has no key to send.
+        self.page = page(app) if page is not None else None
         self.keys = keys
         self.loopback = is_loopback(settings.server.host)
         self.body = settings.server.max_body_kb * 1024
@@ -67,6 +78,9 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self.page is not None and at_page(scope["path"]):
+            await self.page(scope, receive, send)
+            return
         outlet = _Outlet(send)
         scope.setdefault("state", {})["request_id"] = outlet.id
         try:
@@ -74,7 +88,7 @@ class Gate:
             await self.app(scope, receive, outlet)
         except ApiError as error:
             await outlet.fail(error, scope, receive)
-        except _Gone:
+        except Gone:
             return
         except Exception as error:
             await outlet.fail(broken(error), scope, receive)
@@ -92,7 +106,7 @@ class Gate:
         if length and (not length.isascii() or not length.isdecimal() or int(length) > most):
             raise _large(most)
         if not uploads:
-            return await _read(receive, most)
+            return await read_body(receive, most)
         if not length:
             raise ApiError(411, "Say in Content-Length how large the upload is.")
         return receive
@@ -129,7 +143,7 @@ class Gate:
         return found
 
 
-class _Gone(Exception):
+class Gone(Exception):
     """The client left before its request was whole."""
 
 
@@ -165,15 +179,20 @@ class _Outlet:
             await response(scope, receive, _lingering(self, receive) if unread else self)
 
 
-async def _read(receive: Receive, most: int) -> Receive:
-    """Read the whole body, and give it out again."""
+async def read_body(receive: Receive, most: int) -> Receive:
+    """Read the whole body, and give it out again.
+
+    Raises:
+        ApiError: it is longer than `most` bytes, or too slow.
+        Gone: the client left.
+    """
     parts, size, more = [], 0, True
     try:
         async with asyncio.timeout(BODY_SECONDS):
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise _Gone
+                    raise Gone
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 more = message.get("more_body", False)
@@ -187,6 +206,11 @@ async def _read(receive: Receive, most: int) -> Receive:
         return body.pop() if body else await receive()
 
     return again
+
+
+def at_page(path: str) -> bool:
+    """Whether this is an address of the chat."""
+    return path == PAGE or path.startswith(PAGE + "/")
 
 
 def _lingering(send: Send, receive: Receive) -> Send:

@@ -151,6 +151,21 @@ class KeyStore:
         self._watch.learn(before, row.hash, _card(row))
         return _holder(_card(row))
 
+    def holder(self, key_id: str) -> Principal | None:
+        """Who holds the key of this id, for one who showed the key before; None as in `find`."""
+        before = self._watch.commits()
+        with self._engine.connect() as connection:
+            row = connection.execute(sa.select(KEY).where(KEY.c.id == key_id)).one_or_none()
+        if row is None or not _card(row).alive:
+            return None
+        self._watch.learn(before, f"id {key_id}", _card(row))
+        return _holder(_card(row))
+
+    def recall_holder(self, key_id: str) -> Principal | None:
+        """As `recall`, for the key of this id."""
+        card = self._watch.recall(f"id {key_id}")
+        return _holder(card) if card is not None and card.alive else None
+
     def recall(self, key: str) -> Principal | None:
         """Who holds this key, where that is remembered and still true; does not wait for the disk.
 

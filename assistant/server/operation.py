@@ -63,6 +63,8 @@ class Operation:
         self._counts = (0, 0)
         #: Told when the server answers and everything ran once.
         self.on_ready: Callable[[], None] = lambda: None
+        #: Ends the connections that open pages hold, once no answer is under way.
+        self.hang_up: Callable[[], None] = lambda: None
         #: Set once the port answers.
         self.listening = threading.Event()
         self._stop = threading.Event()

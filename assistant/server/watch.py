@@ -7,6 +7,7 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from assistant.server.front import waits
 from assistant.server.gate import PUBLIC
 from assistant.server.meter import Done
 from assistant.server.operation import Operation
@@ -37,7 +38,9 @@ class Watch:
                 first = time.perf_counter() - began
             await send(message)
 
-        self.operation.open += 1
+        # a page listens for as long as it is open; its answers are counted where they are made
+        counts = not waits(scope["path"])
+        self.operation.open += counts
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
@@ -54,7 +57,7 @@ class Watch:
                     ended(done, request_id)
                     self._note(done, request_id, scope)
         finally:
-            self.operation.open -= 1
+            self.operation.open -= counts
 
     def _note(self, done: Done, request_id: str, scope: Scope) -> None:
         self.operation.meter.request(done)

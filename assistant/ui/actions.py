@@ -67,6 +67,11 @@ class Actions:
         self.shelf = shelf
         self.train = Train(desk)
 
+    @classmethod
+    def over(cls, desk: Desk) -> Actions:
+        """The methods over a desk."""
+        return cls(desk, Turns(desk), Shelf(desk))
+
     def run(self, message: str, view: View, consent: bool, request: gr.Request) -> Play:
         """Do what the page asks for."""
         call = read(message)

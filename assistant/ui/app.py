@@ -29,10 +29,10 @@ _ASSETS = {
     "favicon.svg": "image/svg+xml",
 }
 _HEAD = (
-    '<link rel="stylesheet" href="/plumbline/style.css">'
-    '<link rel="stylesheet" href="/plumbline/train.css">'
-    '<script src="/plumbline/page.js"></script>'
-    '<link rel="icon" type="image/svg+xml" href="/plumbline/favicon.svg">'
+    '<link rel="stylesheet" href="{root}/plumbline/style.css">'
+    '<link rel="stylesheet" href="{root}/plumbline/train.css">'
+    '<script src="{root}/plumbline/page.js"></script>'
+    '<link rel="icon" type="image/svg+xml" href="{root}/plumbline/favicon.svg">'
     '<meta name="color-scheme" content="light dark">'
 )
 
@@ -41,14 +41,26 @@ def create_app(
     assistant: AssistantLike, settings: Settings, trainer: Trainer | None = None
 ) -> FastAPI:
     """The chat at `/`, with strict headers on every response and foreign requests refused."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(Shield, loopback=is_loopback(settings.serve.host))
-    _add_assets(app)
+    place(app, build_blocks(assistant, settings, trainer), settings)
+    return app
+
+
+def place(
+    app: FastAPI, blocks: gr.Blocks, settings: Settings, root: str = "", url: str = ""
+) -> None:
+    """Put the page at `root` and a slash, with what it loads.
+
+    `url` is its public address where a gateway hides it. Who may come is for a layer around it.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    _add_assets(app, root)
     gr.mount_gradio_app(
         app,
-        build_blocks(assistant, settings, trainer),
-        path="/",
+        blocks,
+        path=root or "/",
+        root_path=url or None,
         footer_links=[],
         run_history=False,
         allowed_paths=[],
@@ -60,9 +72,8 @@ def create_app(
         mcp_server=False,
         enable_monitoring=False,
         theme=build_theme(),
-        head=_HEAD,
+        head=_HEAD.format(root=root),
     )
-    return app
 
 
 def serve(
@@ -89,8 +100,8 @@ def serve(
     run(config, listener, lambda: on_ready(address))
 
 
-def _add_assets(app: FastAPI) -> None:
-    @app.get("/plumbline/{name}", include_in_schema=False)
+def _add_assets(app: FastAPI, root: str) -> None:
+    @app.get(root + "/plumbline/{name}", include_in_schema=False)
     def asset(name: str) -> Response:
         kind = _ASSETS.get(name)
         if kind is None:
@@ -98,11 +109,11 @@ def _add_assets(app: FastAPI) -> None:
         headers = {"cache-control": "no-cache"}
         return FileResponse(_HERE / name, media_type=kind, headers=headers)
 
-    @app.get("/favicon.ico", include_in_schema=False)
+    @app.get(root + "/favicon.ico", include_in_schema=False)
     def icon() -> Response:
         return asset("favicon.svg")
 
-    @app.get("/manifest.json", include_in_schema=False)
+    @app.get(root + "/manifest.json", include_in_schema=False)
     def manifest() -> Response:
-        icons = [{"src": "/plumbline/favicon.svg", "sizes": "any", "type": "image/svg+xml"}]
+        icons = [{"src": f"{root}/plumbline/favicon.svg", "sizes": "any", "type": "image/svg+xml"}]
         return JSONResponse({"name": "plumbline", "icons": icons, "display": "browser"})

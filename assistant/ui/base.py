@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -74,3 +75,17 @@ class AssistantLike(Protocol):
 
     def health(self) -> Health:
         """What runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who looks at a page, where not everybody sees the same.
+
+    `assistant` answers as to them; `name` is who signed in, "" where nobody has to. `upload` and
+    `folders` say whether they may add files of theirs, and folders of the assistant's computer.
+    """
+
+    assistant: AssistantLike
+    name: str = ""
+    upload: bool = True
+    folders: bool = False

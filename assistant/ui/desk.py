@@ -22,10 +22,11 @@ from assistant.errors import (
     TurnNotFound,
 )
 from assistant.schema import Excerpt, Reply, Turn
+from assistant.server.errors import ApiError
 from assistant.training import Trainer
 from assistant.ui import render_chat, render_panel, render_safety, render_side, train_page
-from assistant.ui.base import AssistantLike
-from assistant.ui.layout import Page, Play, Updates, relabel
+from assistant.ui.base import AssistantLike, Visitor
+from assistant.ui.layout import Page, Play, Updates, admit, relabel
 from assistant.ui.pace import Runs
 from assistant.ui.state import Lots, View
 from assistant.ui.strings import say
@@ -34,6 +35,9 @@ from safety.rates import RateReader
 
 USER = "local"
 
+#: Finds out who sent an event.
+Visitors = Callable[[gr.Request], Visitor]
+
 logger = logging.getLogger(__name__)
 
 Handler = Callable[..., Play]
@@ -41,7 +45,10 @@ Handler = Callable[..., Play]
 
 @dataclass(frozen=True)
 class Desk:
-    """One application: shared by all pages, so it holds nothing that belongs to one of them."""
+    """One application: shared by all pages, so it holds nothing that belongs to one of them.
+
+    With `visitors`, what an event may see and do is its sender's: handlers work over `at(request)`.
+    """
 
     assistant: AssistantLike
     settings: Settings
@@ -52,6 +59,20 @@ class Desk:
     audit: RateReader | None = None
     trainer: Trainer | None = None
     lots: Lots = field(default_factory=Lots)
+    visitors: Visitors | None = None
+    visitor: Visitor | None = None
+
+    def at(self, request: gr.Request) -> Desk:
+        """This desk, for who sent the request."""
+        if self.visitors is None:
+            return self
+        visitor = self.visitors(request)
+        return replace(
+            self,
+            assistant=visitor.assistant,
+            folders=self.folders and visitor.folders,
+            visitor=visitor,
+        )
 
     def turns(self, view: View) -> list[Turn]:
         """The conversation on the page, as the database has it now."""
@@ -90,6 +111,8 @@ class Desk:
 
     def _safety(self, view: View) -> str:
         settings = self.settings.safety
+        if self.visitor is not None and self.visitor.name:
+            return ""  # these are the numbers of all tenants
         if self.audit is None:
             return render_safety.silent("safety_off", settings, view.language)
         try:
@@ -116,6 +139,7 @@ class Desk:
         """The whole page."""
         return {
             **relabel(self.page, view.language),
+            **admit(self.page, self.visitor, view.language),
             **self.draw(view),
             **self.draw_side(view),
             **self.draw_train(view),
@@ -179,6 +203,10 @@ def words_for(error: BaseException) -> str:
         return "error_refused"
     if isinstance(error, ConversationNotFound | TurnNotFound):
         return "error_gone"
+    if isinstance(error, ApiError):
+        return {403: "error_denied", 429: "error_busy", 503: "error_busy"}.get(
+            error.status, "error"
+        )
     return "error"
 
 

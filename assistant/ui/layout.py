@@ -8,6 +8,8 @@ from typing import Any
 
 import gradio as gr
 
+from assistant.ui import render_side
+from assistant.ui.base import Visitor
 from assistant.ui.render import escape, page
 from assistant.ui.state import View
 from assistant.ui.strings import Language, say
@@ -45,6 +47,7 @@ class Page:
     shelf: gr.Markdown
     consent: gr.Checkbox
     safety: gr.Markdown
+    account: gr.Markdown
     status: gr.Markdown
     language: gr.Radio
     history: gr.Markdown
@@ -126,6 +129,20 @@ def relabel(page: Page, language: Language) -> Updates:
     }
 
 
+def admit(page: Page, visitor: Visitor | None, language: Language) -> Updates:
+    """What a visitor has on the page and another has not; {} where all have the same."""
+    if visitor is None:
+        return {}
+    words = relabel(page, language)
+    return {
+        page.account: render_side.account(visitor.name, language) if visitor.name else "",
+        page.files: words[page.files] | {"visible": visitor.upload},
+        page.drop: _drop(language) if visitor.upload else "",
+        page.folder: words[page.folder] | {"visible": visitor.folders},
+        page.add: words[page.add] | {"visible": visitor.folders},
+    }
+
+
 def _sidebar(language: Language, folders: bool) -> dict[str, Any]:
     parts: dict[str, Any] = {"brand": _html("pl-brand", _brand(language))}
     parts["new_chat"] = gr.Button(say(language, "new_chat"), elem_id="pl-new", size="md")
@@ -157,6 +174,7 @@ def _sidebar(language: Language, folders: bool) -> dict[str, Any]:
         elem_id="pl-consent",
     )
     parts["safety"] = _html("pl-safety")
+    parts["account"] = _html("pl-account")
     return parts
 
 

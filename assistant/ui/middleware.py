@@ -63,11 +63,18 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Shield:
-    """ASGI middleware: Host, path and Origin checks, security headers, a nonce on scripts."""
+    """ASGI middleware: Host, path and Origin checks, security headers, a nonce on scripts.
 
-    def __init__(self, app: ASGIApp, *, loopback: bool) -> None:
+    The page is at `root` and a slash; `more` are addresses below it that are served besides.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, loopback: bool, root: str = "", more: Sequence[str] = ()
+    ) -> None:
         self.app = app
         self.loopback = loopback
+        self.root = root
+        self.more = frozenset(more)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse, or pass on with the headers added to whatever comes back."""
@@ -77,38 +84,30 @@ class Shield:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        refused = self._refuse(scope)
+        index = scope["path"] == f"{self.root}/"
+        refused = elsewhere(scope, loopback=self.loopback) or self._nothing(scope["path"])
         if refused:
-            await _answer(_Guarded(send, scope), *refused)
+            await answer(headed(send), *refused)
             return
-        if scope["path"] == "/":
+        if index:
             # the index is rewritten below, so it must not arrive compressed
             scope = dict(scope, headers=_without(scope["headers"], (b"accept-encoding",)))
-        await self.app(scope, receive, _Guarded(send, scope))
+        await self.app(scope, receive, _Guarded(send, index and scope["method"] == "GET"))
 
-    def _refuse(self, scope: Scope) -> tuple[int, bytes] | None:
-        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        host = headers.get(b"host", "")
-        if self.loopback and not is_loopback(_hostname(host)):
-            return 421, b"This address is not served here. Use http://127.0.0.1 or localhost."
-        if not _is_ours(scope["path"]):
+    def _nothing(self, path: str) -> tuple[int, bytes] | None:
+        if not path.startswith(self.root):
             return 404, b"There is nothing here."
-        if scope["method"] in SAFE_METHODS:
-            return None
-        origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return 403, b"This request comes from another site."
-        if headers.get(b"sec-fetch-site", "same-origin") not in ("same-origin", "none"):
-            return 403, b"This request comes from another site."
-        return None
+        below = path[len(self.root) :]
+        ours = below in self.more or _is_ours(below)
+        return None if ours else (404, b"There is nothing here.")
 
 
 class _Guarded:
     """A `send` that adds the headers, and buffers HTML to give its scripts a nonce."""
 
-    def __init__(self, send: Send, scope: Scope) -> None:
+    def __init__(self, send: Send, index: bool) -> None:
         self.send = send
-        self.index = scope["path"] == "/" and scope["method"] == "GET"
+        self.index = index
         self.start: Message | None = None
         self.body: list[bytes] = []
 
@@ -134,6 +133,27 @@ class _Guarded:
         headers.append((b"cache-control", b"no-store"))
         await self.send(_with_policy(dict(start, headers=headers), nonce))
         await self.send({"type": "http.response.body", "body": page})
+
+
+def elsewhere(scope: Scope, *, loopback: bool) -> tuple[int, bytes] | None:
+    """Status and words for a request that was sent elsewhere, or by a page of another site."""
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    host = headers.get(b"host", "")
+    if loopback and not is_loopback(_hostname(host)):
+        return 421, b"This address is not served here. Use http://127.0.0.1 or localhost."
+    if scope["method"] in SAFE_METHODS:
+        return None
+    origin = headers.get(b"origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        return 403, b"This request comes from another site."
+    if headers.get(b"sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        return 403, b"This request comes from another site."
+    return None
+
+
+def headed(send: Send) -> Send:
+    """A `send` that puts our headers on every answer."""
+    return _Guarded(send, index=False)
 
 
 def is_loopback(host: str) -> bool:
@@ -172,7 +192,8 @@ def _is_html(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     return any(n.lower() == b"content-type" and v.startswith(b"text/html") for n, v in headers)
 
 
-async def _answer(send: Send, status: int, text: bytes) -> None:
+async def answer(send: Send, status: int, text: bytes) -> None:
+    """Answer with a sentence."""
     headers: Headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(text)).encode()),

@@ -63,10 +63,12 @@ def paced(
     """What `produce` yields, in lists, at most `rate` a second.
 
     The iterator lives in one thread from first to last. It is closed as soon as `stop` is set or
-    the reader leaves, or at its next item where it is busy; its exceptions come out here.
+    the reader leaves, or at its next item where it is busy; its exceptions come out here. One that
+    has a `stop`, to be called from any thread, is told at once.
     """
+    streams: list[Iterator[T]] = []
     items: queue.SimpleQueue[T | _Failed | _Ended] = queue.SimpleQueue()
-    worker = threading.Thread(target=_pump, args=(produce, stop, items), daemon=True)
+    worker = threading.Thread(target=_pump, args=(produce, stop, items, streams), daemon=True)
     worker.start()
     try:
         while not stop.is_set():
@@ -79,16 +81,22 @@ def paced(
                 return
     finally:
         stop.set()
+        for stream in streams:
+            getattr(stream, "stop", lambda: None)()
 
 
 def _pump(
     produce: Callable[[], Iterator[T]],
     stop: threading.Event,
     items: queue.SimpleQueue[T | _Failed | _Ended],
+    streams: list[Iterator[T]],
 ) -> None:
     stream: Iterator[T] | None = None
     try:
         stream = produce()
+        streams.append(stream)
+        if stop.is_set():
+            return
         for item in stream:
             if stop.is_set():
                 break

@@ -5,6 +5,7 @@
 
   const AGES = 365 * 24 * 3600;
   const HOSTS = ".pl-turn, .pl-session, .pl-root, [data-host]";
+  const BELOW = new URL("..", document.currentScript.src);
   const find = (selector, root = document) => root.querySelector(selector);
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
@@ -91,6 +92,19 @@
     send({ action: "copy", turn: button.dataset.turn });
   }
 
+  /* ---- signing out, and being signed out ---- */
+  async function leave() {
+    await ask(new URL("sign-out", BELOW), { method: "POST" });
+    location.assign(new URL("sign-in", BELOW));
+  }
+
+  const ask = window.fetch.bind(window);
+  window.fetch = async (...request) => {
+    const answer = await ask(...request);
+    if (answer.status === 401) location.reload();  /* the session is over: the server asks for a key */
+    return answer;
+  };
+
   /* ---- citations ---- */
   let wanted = "";
 
@@ -123,6 +137,7 @@
     const { action, turn, conversation, root, target, token, value, text } = button.dataset;
     if (action === "say") return say(text);
     if (action === "copy") return void copy(button);
+    if (action === "sign-out") return void leave();
     if (action === "stop-reading") return send({ action });
     if (action.startsWith("open-")) return openForm(button, action.slice(5));
     if (action === "close-form") return closeForm(button.closest("[data-form]"));

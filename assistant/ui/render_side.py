@@ -39,6 +39,13 @@ def sessions(
     )
 
 
+def account(name: str, language: Language) -> str:
+    """Who signed in, and the way out."""
+    out = button("sign-out", say(language, "sign_out"), classes="pl-quiet")
+    words = escape(say(language, "signed_in", name=name))
+    return page(f'<div class="pl-account"><small>{words}</small>{out}</div>')
+
+
 def shelf(status: IndexStatus, language: Language, note: str = "") -> str:
     """What is indexed, root by root. `note` is a sentence on what just happened."""
     rows = "".join(_root(root, language) for root in status.roots)
@@ -168,7 +175,8 @@ def _facts(root: RootStatus, language: Language) -> str:
     kind = known(language, f"kind_{root.kind}", "")
     much = [kind] if kind else []
     much.append(count(language, "documents", root.documents))
-    much.append(count(language, "passages", root.chunks))
+    if root.chunks or not root.documents:  # not counted for everybody
+        much.append(count(language, "passages", root.chunks))
     if root.quarantined:
         much.append(count(language, "quarantined", root.quarantined))
     if root.readers:

@@ -303,5 +303,15 @@ ENGLISH: dict[str, str] = {
     "error_refused": "The language model turned the request down. Check its key and its name.",
     "error_gone": "This chat or answer no longer exists. Start a new chat.",
     "error_action": "That did not work. Please try again.",
+    "error_busy": "Too much is asked at once. Try again in a moment.",
+    "error_denied": "Your key does not allow this.",
     "request_id": "Request {id}",
+    # signing in
+    "sign_in": "Sign in",
+    "sign_in_key": "API key",
+    "sign_in_hint": "Your operator makes a key with “keys create”. It is not stored here.",
+    "sign_in_wrong": "This key opens nothing. Check that it is whole and was not taken back.",
+    "sign_in_scope": "This key is not for the chat. It needs the scope “chat”.",
+    "sign_out": "Sign out",
+    "signed_in": "Signed in as {name}",
 }

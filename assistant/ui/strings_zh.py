@@ -301,5 +301,15 @@ CHINESE: dict[str, str] = {
     "error_refused": "语言模型拒绝了请求，请检查密钥和模型名称。",
     "error_gone": "这个对话或答案已不存在，请开始新对话。",
     "error_action": "操作没有成功，请重试。",
+    "error_busy": "当前请求过多，请稍后再试。",
+    "error_denied": "您的密钥不允许这样做。",
     "request_id": "请求编号 {id}",
+    # 登录
+    "sign_in": "登录",
+    "sign_in_key": "API 密钥",
+    "sign_in_hint": "密钥由管理员用 “keys create” 创建，不会保存在这里。",
+    "sign_in_wrong": "这个密钥无效，请检查是否完整、是否已被撤销。",
+    "sign_in_scope": "这个密钥不能用于对话，它需要 “chat” 权限。",
+    "sign_out": "退出登录",
+    "signed_in": "已登录：{name}",
 }

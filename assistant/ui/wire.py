@@ -14,8 +14,8 @@ from assistant.training import Trainer
 from assistant.ui import layout, render_side
 from assistant.ui.actions import Actions
 from assistant.ui.base import AssistantLike
-from assistant.ui.desk import Desk, guarded, toast
-from assistant.ui.layout import Page, Play, Updates
+from assistant.ui.desk import Desk, Visitors, guarded, toast
+from assistant.ui.layout import Play, Updates
 from assistant.ui.middleware import is_loopback
 from assistant.ui.shelf import Shelf
 from assistant.ui.state import View
@@ -34,10 +34,20 @@ _OPTIONS: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "privat
 
 
 def build_blocks(
-    assistant: AssistantLike, settings: Settings, trainer: Trainer | None = None
+    assistant: AssistantLike,
+    settings: Settings,
+    trainer: Trainer | None = None,
+    *,
+    host: str = "",
+    visitors: Visitors | None = None,
+    seats: int = 4,
 ) -> gr.Blocks:
-    """The page with its events, ready to be mounted."""
-    folders = is_loopback(settings.serve.host)
+    """The page with its events, ready to be mounted.
+
+    `host` is where it is served, `serve.host` where "". With `visitors` each event sees and does
+    what its sender may. `seats` events of a kind run at once.
+    """
+    folders = is_loopback(host or settings.serve.host)
     blocks = gr.Blocks(
         analytics_enabled=False, title="plumbline", fill_width=True, delete_cache=(3600, 86_400)
     )
@@ -45,23 +55,17 @@ def build_blocks(
         language = pick(settings.serve.language, "", "")
         page = layout.build(language, folders=folders)
         audit = RateReader(settings.home / AUDIT) if settings.safety.audit else None
-        desk = Desk(assistant, settings, page, folders, audit=audit, trainer=trainer)
-        turns, shelf = Turns(desk), Shelf(desk)
-        actions = Actions(desk, turns, shelf)
-        _wire_page(blocks, desk, actions)
-        _wire_chat(page, turns, actions)
-        _wire_shelf(page, shelf)
-        page.pulse.tick(
-            guarded(actions.train.tick, _quiet),
-            [page.view, page.seen],
-            page.outputs(),
-            **_OPTIONS,
+        desk = Desk(
+            assistant, settings, page, folders, audit=audit, trainer=trainer, visitors=visitors
         )
-    blocks.queue(max_size=64, default_concurrency_limit=4, api_open=False)
+        _wire_page(blocks, desk)
+        _wire_chat(desk)
+        _wire_shelf(desk)
+    blocks.queue(max_size=64, default_concurrency_limit=seats, api_open=False)
     return blocks
 
 
-def _wire_page(blocks: gr.Blocks, desk: Desk, actions: Actions) -> None:
+def _wire_page(blocks: gr.Blocks, desk: Desk) -> None:
     page = desk.page
 
     def load(view: View, request: gr.Request) -> Play:
@@ -79,15 +83,21 @@ def _wire_page(blocks: gr.Blocks, desk: Desk, actions: Actions) -> None:
             conversation_id=conversation,
             place="train" if train else "chat",
         )
-        yield desk.start_page(view, consent=cookies.get(CONSENT_COOKIE) == "1")
+        yield desk.at(request).start_page(view, consent=cookies.get(CONSENT_COOKIE) == "1")
 
-    def switch(language: str, view: View) -> Play:
+    def switch(language: str, view: View, request: gr.Request) -> Play:
         if language in LANGUAGES:
-            yield desk.draw_all(replace(view, language=pick("", language, "")))
+            yield desk.at(request).draw_all(replace(view, language=pick("", language, "")))
 
-    def freshen(view: View) -> Play:
-        status = desk.assistant.index_status()
+    def freshen(view: View, request: gr.Request) -> Play:
+        status = desk.at(request).assistant.index_status()
         yield {page.status: render_side.summary_line(status, view.language)}
+
+    def tick(view: View, seen: str, request: gr.Request) -> Play:
+        yield from Actions.over(desk.at(request)).train.tick(view, seen)
+
+    def new_chat(view: View, request: gr.Request) -> Play:
+        yield from Actions.over(desk.at(request)).new_chat(view)
 
     gr.Timer(_FRESHEN_SECONDS).tick(
         guarded(freshen, _quiet), [page.view], [page.status], **_OPTIONS
@@ -101,21 +111,28 @@ def _wire_page(blocks: gr.Blocks, desk: Desk, actions: Actions) -> None:
     page.language.input(
         guarded(switch, _toast_second), [page.language, page.view], page.outputs(), **_OPTIONS
     )
-    page.new_chat.click(
-        guarded(actions.new_chat, _toast_first), [page.view], page.outputs(), **_OPTIONS
-    )
+    page.new_chat.click(guarded(new_chat, _toast_first), [page.view], page.outputs(), **_OPTIONS)
+    page.pulse.tick(guarded(tick, _quiet), [page.view, page.seen], page.outputs(), **_OPTIONS)
 
 
-def _wire_chat(page: Page, turns: Turns, actions: Actions) -> None:
+def _wire_chat(desk: Desk) -> None:
+    page, plain = desk.page, Actions.over(desk)
+
+    def ask(question: str, view: View, consent: bool, request: gr.Request) -> Play:
+        yield from Turns(desk.at(request)).ask(question, view, consent, request)
+
+    def run(message: str, view: View, consent: bool, request: gr.Request) -> Play:
+        yield from Actions.over(desk.at(request)).run(message, view, consent, request)
+
     page.composer.submit(
-        guarded(turns.ask, turns.failed),
+        guarded(ask, plain.turns.failed),
         [page.composer, page.view, page.consent],
         page.outputs(),
         **_OPTIONS,
     )
-    page.composer.stop(turns.stop, None, None, concurrency_limit=None, **_OPTIONS)
+    page.composer.stop(plain.turns.stop, None, None, concurrency_limit=None, **_OPTIONS)
     page.bus.submit(
-        guarded(actions.run, actions.failed),
+        guarded(run, plain.failed),
         [page.bus, page.view, page.consent],
         page.outputs(),
         trigger_mode="multiple",
@@ -123,14 +140,22 @@ def _wire_chat(page: Page, turns: Turns, actions: Actions) -> None:
     )
 
 
-def _wire_shelf(page: Page, shelf: Shelf) -> None:
+def _wire_shelf(desk: Desk) -> None:
+    page, plain = desk.page, Shelf(desk)
+
+    def upload(files: list[str] | None, view: View, request: gr.Request) -> Play:
+        yield from Shelf(desk.at(request)).upload(files, view, request)
+
+    def add_folder(folder: str, view: View, request: gr.Request) -> Play:
+        yield from Shelf(desk.at(request)).add_folder(folder, view, request)
+
     page.files.upload(
-        guarded(shelf.upload, shelf.failed),
+        guarded(upload, plain.failed),
         [page.files, page.view],
         page.outputs(),
         **_OPTIONS,
     )
-    add: Callable[..., Play] = guarded(shelf.add_folder, shelf.failed)
+    add: Callable[..., Play] = guarded(add_folder, plain.failed)
     for trigger in (page.add.click, page.folder.submit):
         trigger(add, [page.folder, page.view], page.outputs(), **_OPTIONS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from assistant.server.gate import PUBLIC
+from assistant.server.gate import PUBLIC, at_page
 from assistant.server.principal import SCOPES
 from tests.assistant.server.conftest import Running, _servers
+from tests.assistant.server.pages import Page, signed_in
 from tests.assistant.server.test_keys import NEEDED, routes
 from tests.assistant.server.test_routes import upload
 
@@ -22,6 +24,29 @@ QUESTION = "What is the payroll of the zeppelin crew?"
 #: Parameters of paths that name something of somebody's; another name fails the build.
 OWNED = {"conversation_id", "citation_id", "document_id"}
 COMMON = {"name"}
+#: What of the chat is open to everybody, and what only to who signed in; the rest is nobody's.
+DOOR = {("GET", "/ui/sign-in"), ("POST", "/ui/sign-in")}
+SERVED = {
+    ("GET", "/ui/"),
+    ("POST", "/ui/sign-out"),
+    ("GET", "/ui/config"),
+    ("GET", "/ui/theme.css"),
+    ("GET", "/ui/favicon.ico"),
+    ("GET", "/ui/manifest.json"),
+    ("GET", "/ui/robots.txt"),
+    ("GET", "/ui/assets/{path}"),
+    ("GET", "/ui/static/{path}"),
+    ("GET", "/ui/plumbline/{name}"),
+    ("POST", "/ui/gradio_api/queue/join"),
+    ("GET", "/ui/gradio_api/queue/data"),
+    ("POST", "/ui/gradio_api/upload"),
+    ("GET", "/ui/gradio_api/upload_progress"),
+    ("POST", "/ui/gradio_api/cancel"),
+    ("POST", "/ui/gradio_api/reset"),
+    ("GET", "/ui/gradio_api/app_id"),
+    ("GET", "/ui/gradio_api/startup-events"),
+    ("GET", "/ui/gradio_api/heartbeat/{session_hash}"),
+}
 
 
 @dataclass
@@ -70,7 +95,7 @@ def _parameters(path: str) -> list[str]:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A server with a document, a conversation, an answer and its citation, all one user's."""
     with _servers(tmp_path_factory.mktemp("matrix")) as begin:
-        yield _made(begin())
+        yield _made(begin(server__ui="true"))
 
 
 def _made(running: Running) -> World:
@@ -122,7 +147,13 @@ def _knocking(world: World, key: str) -> Iterator[httpx.Client]:
 
 def every(world: World) -> list[tuple[str, str]]:
     """The routes that are not for everybody."""
-    return [(method, path) for method, path in routes(world.running) if path not in PUBLIC]
+    open_to_all = (*PUBLIC, *pages(world))
+    return [pair for pair in routes(world.running) if not {pair, pair[1]} & {*open_to_all}]
+
+
+def pages(world: World) -> list[tuple[str, str]]:
+    """The routes of the chat, Gradio's own and those that it shows to nobody."""
+    return [(method, path) for method, path in routes(world.running) if at_page(path)]
 
 
 def test_the_matrix_is_complete(world: World) -> None:
@@ -183,6 +214,92 @@ def test_only_a_key_that_may_names_a_user(world: World) -> None:
         for method, path in every(world):
             answer = client.request(**world.request(method, path), headers=headers)
             assert answer.status_code == 403, (method, path)
+
+
+@contextmanager
+def _browsing(world: World, who: str) -> Iterator[httpx.Client]:
+    """A client that has what somebody without a session may have."""
+    running = world.running
+    about: dict[str, Any] = {"tenant": "acme", "user": "ann", "groups": ["hr"]}
+    if who == "key":  # a key is for programs: it opens no page by itself
+        with running.http(running.key(**about)) as client:
+            yield client
+        return
+    key = running.key(**about, days=1.5 / 86_400 if who == "ended" else None)
+    with signed_in(running, key) as client:
+        if who == "revoked":
+            running.server.keys.revoke(key.split("-")[1])
+        elif who == "ended":
+            time.sleep(1.6)
+        elif who == "signed out":
+            token = client.cookies["plumbline_session"]
+            assert client.post("/ui/sign-out").status_code == 303
+            client.cookies.set("plumbline_session", token, path="/ui")
+        elif who in ("none", "wrong"):
+            client.cookies.clear()
+            if who == "wrong":
+                client.cookies.set("plumbline_session", key, path="/ui")
+        yield client
+
+
+@pytest.mark.parametrize("who", ["none", "wrong", "key", "revoked", "ended", "signed out"])
+def test_without_a_session_no_page_answers(world: World, who: str) -> None:
+    """Every route of the chat, Gradio's own too, is 401; a browser is led to the sign-in page."""
+    every_page = [*pages(world), ("GET", "/ui/nothing"), ("PUT", "/ui/"), ("HEAD", "/ui/config")]
+    assert {*every_page} > DOOR
+    assert len(every_page) > 70
+    with _browsing(world, who) as client:
+        for method, path in every_page:
+            answer = client.request(method, re.sub(r"{[^}]*}", "x", path), json={"key": "x"})
+            if (method, path) == ("GET", "/ui/"):
+                assert (answer.status_code, answer.headers["location"]) == (303, "/ui/sign-in")
+            elif (method, path) != ("GET", "/ui/sign-in"):
+                assert answer.status_code == 401, (method, path)
+            assert "default-src 'self'" in answer.headers["content-security-policy"]
+            assert "gradio" not in answer.text, (method, path)
+
+
+def test_what_the_page_does_not_ask_for_is_nobodys(world: World) -> None:
+    """Of what Gradio would serve, those who signed in get what the page needs, else 404."""
+    found = {*pages(world)} - DOOR
+    assert found >= SERVED
+    with signed_in(world.running, world.running.key(tenant="acme", user="ann")) as client:
+        for method, path in found - SERVED:
+            answer = client.request(method, re.sub(r"{[^}]*}", "x", path), json={})
+            closed = (404, 405) if {("GET", path), ("POST", path)} & SERVED else (404,)
+            assert answer.status_code in closed, (method, path, answer.status_code)
+
+
+@pytest.mark.parametrize("who", ["same tenant", "other tenant", "main"])
+def test_a_page_shows_nobody_elses(world: World, who: str) -> None:
+    """In another's session no event shows the owner's chat, document or answer."""
+    names = ("zeppelin crew is", CANARY, "payroll.md", world.owned["document_id"])
+    chat = world.owned["conversation_id"]
+    with signed_in(world.running, world.strangers[who]) as client:
+        page = Page(client, path=f"?c={chat}")
+        heard = page.load() + page.ask(QUESTION)
+        for action in ("open", "rename", "delete"):
+            heard += page.press(action=action, conversation=chat, text="mine now")
+        heard += page.press(action="remove", root="payroll.md")
+        assert not [name for name in names if name in heard]
+    with signed_in(world.running, world.running.key(tenant="acme", user="ann", groups=["hr"])) as c:
+        shown = Page(c, path=f"?c={chat}").load()
+        assert not [n for n in (CANARY, "payroll.md", "zeppelin") if n not in shown]
+        assert "mine now" not in shown
+
+
+def test_nobody_listens_at_anothers_page(world: World) -> None:
+    """The name that a page chose for its connection leads another session, or tenant, nowhere."""
+    about: dict[str, Any] = {"tenant": "acme", "user": "ann", "groups": ["hr"]}
+    with signed_in(world.running, world.running.key(**about)) as ann:
+        page = Page(ann, "well-known")
+        assert page.join("pl-composer", "submit", QUESTION, None, False).status_code == 200
+        for key in (*world.strangers.values(), world.running.key(**about)):
+            with signed_in(world.running, key) as other:
+                heard = Page(other, "well-known").hear()
+                assert "session_not_found" in heard or "Session not found" in heard
+                assert CANARY not in heard
+        assert CANARY in page.hear()
 
 
 def test_the_owner_deletes(world: World) -> None:
