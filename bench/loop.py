@@ -45,7 +45,7 @@ from rlhf._simulation_run import Outcome, World, simulate
 from rlhf.config import PPOSettings
 from rlhf.fit._drills import doubtful
 from rlhf.fit._exam import Exam, calibrate
-from rlhf.fit._lessons import Lesson, lessons, make, readers
+from rlhf.fit._lessons import Lesson, make, readers, taught
 from rlhf.fit._network import configuration
 from rlhf.fit.loop import judge, network
 from rlhf.fit.pretrain import WORK
@@ -104,7 +104,7 @@ def real(options: argparse.Namespace, settings: Settings) -> World:
     where, count = WORK / "lessons", settings.train.lessons
     for line in make(options.data, where, count, settings):
         print(f"  {line}")
-    known = [x for x in lessons(where, count) if x.texts and not doubtful(x)]
+    known = [x for x in taught(options.data, where, count) if x.texts and not doubtful(x)]
     weights = ranker(*readers(where))
     guard = build_guard(settings.safety, None, network_of(settings))
     held = [x for x in known if x.held]

@@ -1,17 +1,23 @@
 """How a question and its evidence are laid out for a model that quotes.
 
-One layout for serving, SFT, reward model and PPO. It is the one that pretraining teaches: language,
-evidence, question, and then the assistant's turn:
+One layout for serving, SFT, reward model and PPO: language, question, evidence, and then the
+assistant's turn:
 
-    <bos> <en> <evidence> <e5>
-    <heading> Title > Section <s1> <r12> <e6> A sentence. <s2> <r3> <e0> Another one.
-    <user> Question? <end> <assistant>
+    <bos> <en> <user> Question? <end> <evidence> <e5> <r9>
+    <heading> Title > Section <sentence> A sentence. <e6> <r12> <r9> <s1>
+    Another one. <e0> <r3> <r9> <s4>
+    <assistant>
 
-The sentences are the best ones by the linear ranker (`_ranker`), in the order of their passages,
-each behind its label and two scores: what the reranker makes of it (`r`) and the linear model's
-probability that it is the one (`e`). Without a reranker there is no `r`. The `e` after <evidence>
-is the linear model's probability that any sentence answers. An answer is `<cite> <s2> <end>`, with
-up to three labels, or `<abstain> <end>`. Texts are cut here; what is quoted is whole.
+The sentences are the best ones by the linear ranker (`_ranker`), in the order of their passages.
+Behind each stand the linear model's probability that it is the one (`e`), what the reranker makes
+of it (`r`), what the answerability head makes of the stretch it stands in (`r` again), and its
+label, which is its rank by the linear model. Without a reranker there is no `r`, without a head no
+second one. The question stands first and the label last because the network is causal: so what it
+holds at a label is question, sentence and scores together, and the label to be said is one look
+back; the ranks let it begin with the linear model's choice. The `e` and `r` after <evidence> are
+the linear model's probability that any sentence answers, in coarse and in fine steps. An answer is
+`<cite> <s2> <end>`, with up to three labels, or `<abstain> <end>`. Texts are cut here; what is
+quoted is whole.
 
 Where the phrase book is offered, an answer may also be one of its phrases, `<phrase> <reserved0>
 <end>`; which reserved sign is which phrase is kept beside the weights (calibration.json).
@@ -19,6 +25,7 @@ Where the phrase book is offered, an answer may also be one of its phrases, `<ph
 
 from __future__ import annotations
 
+import math
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +33,7 @@ from dataclasses import dataclass
 import numpy as np
 from tokenizers import Tokenizer
 
-from assistant.policy._ranker import READ, Candidate, Evidence, answerable
+from assistant.policy._ranker import ANSWERS, READ, Candidate, Evidence, answerable
 from assistant.policy._signs import LABELS, RESERVED, SCORES, SECOND_SCORES, Sign, encode, sign
 from assistant.policy._trie import Path, Paths
 from assistant.policy.extract import MOST, Fitted, Weights, inside, quotes, tongue
@@ -35,7 +42,7 @@ from retrieval.schema import Passage
 
 #: Sentences that are shown, and tokens of each, of a heading, and of the question.
 KEPT, TEXT, HEADING, QUESTION = 12, 40, 16, 96
-#: Where one step of a score ends and the next begins: the reranker's logit, and probabilities.
+#: Where one step of a score ends and the next begins: logits, and probabilities.
 #: Chosen so that each step holds some of the sentences of training questions.
 READ_BORDERS = tuple(np.linspace(-5.0, 4.0, SCORES - 1).tolist())
 CHANCE_BORDERS = (0.005, 0.02, 0.06, 0.15, 0.3, 0.55, 0.8)
@@ -43,6 +50,7 @@ SURE_BORDERS = (0.05, 0.2, 0.5, 0.8, 0.95, 0.99, 0.998)
 
 #: The phrase book speaks where it is more probable than quoting and abstaining together.
 SPOKEN = 0.5
+_SURE = 1e-6
 
 assert len(READ_BORDERS) == SCORES - 1
 assert len(CHANCE_BORDERS) == len(SURE_BORDERS) == SECOND_SCORES - 1
@@ -54,7 +62,7 @@ class Line:
 
     `passage` tells sentences of one passage from those of others; `read` is the reranker's logit,
     None where there is no reranker; `chance` is the linear model's probability in [0, 1] that it
-    is the one that answers.
+    is the one that answers; `answers` is the answerability head's logit, None where there is none.
     """
 
     passage: int
@@ -62,27 +70,34 @@ class Line:
     text: str
     read: float | None
     chance: float
+    answers: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What is shown of the evidence: the candidates `kept`, in order, and their lines.
+    """What is shown of the evidence: the candidates `kept`, in order, their lines and labels.
 
-    `sure` is the linear model's probability in [0, 1] that any sentence answers.
+    Labels count from 1, the best by the linear ranker. `sure` is the linear model's probability in
+    [0, 1] that any sentence answers.
     """
 
     kept: tuple[int, ...]
     lines: tuple[Line, ...]
+    labels: tuple[int, ...]
     sure: float
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A prompt as ids, and the answers there are: option n of `paths` quotes candidate n."""
+    """A prompt as ids, and the answers there are: option n of `paths` quotes candidate n.
+
+    `sure` is the linear model's probability that any sentence answers.
+    """
 
     ids: Path
     paths: Paths
     candidates: tuple[Candidate, ...]
+    sure: float = 0.5
 
 
 def heading(passage: Passage) -> str:
@@ -105,7 +120,9 @@ def shown(evidence: Evidence, headings: Sequence[str], weights: Weights, *, read
     odds /= odds.sum()
     best = np.argsort(-scores, kind="stable")[:KEPT]
     kept = tuple(sorted(int(i) for i in best))
+    labels = tuple(best.tolist().index(i) + 1 for i in kept)
     found = evidence.candidates
+    heard = bool(evidence.matrix[:, ANSWERS].any())
     lines = tuple(
         Line(
             found[i].passage,
@@ -113,10 +130,11 @@ def shown(evidence: Evidence, headings: Sequence[str], weights: Weights, *, read
             found[i].text,
             float(evidence.matrix[i, READ]) if reads else None,
             float(odds[i]),
+            float(evidence.matrix[i, ANSWERS]) if heard else None,
         )
         for i in kept
     )
-    return Shown(kept, lines, weights.confidence(answerable(evidence, scores)))
+    return Shown(kept, lines, labels, weights.confidence(answerable(evidence, scores)))
 
 
 class Layout:
@@ -156,21 +174,25 @@ class Layout:
             sure: see `Shown`.
             labels: of each line, from 1.
         """
-        made, parts = self._made, [Sign("bos"), Sign(tongue(question)), Sign("evidence")]
-        found = encode(made, [*parts, Sign(f"e{bisect(SURE_BORDERS, sure)}")])
-        last = None
-        for line, label in zip(lines, labels, strict=True):
-            if line.heading and line.passage != last:
-                found += [sign(made, "heading"), *made.encode(line.heading).ids[:HEADING]]
-            last = line.passage
-            signs = [Sign(f"s{label}"), Sign(f"e{bisect(CHANCE_BORDERS, line.chance)}")]
-            if line.read is not None:
-                signs.insert(1, Sign(f"r{bisect(READ_BORDERS, line.read)}"))
-            found += [*encode(made, signs), *self._text(line.text)]
+        made = self._made
         asked = made.encode(question).ids
         if len(asked) > QUESTION:
             asked = [*asked[: QUESTION // 2], *asked[-QUESTION // 2 :]]
-        return [*found, sign(made, "user"), *asked, self.end, sign(made, "assistant")]
+        begun = encode(made, [Sign("bos"), Sign(tongue(question)), Sign("user")])
+        found = [*begun, *asked, self.end, sign(made, "evidence")]
+        found += encode(made, [Sign(f"e{bisect(SURE_BORDERS, sure)}"), _step(logit(sure))])
+        last = None
+        for line, label in zip(lines, labels, strict=True):
+            if line.heading and line.passage != last:
+                words = made.encode(line.heading).ids[:HEADING]
+                found += [sign(made, "heading"), *words, sign(made, "sentence")]
+            last = line.passage
+            signs = [Sign(f"e{bisect(CHANCE_BORDERS, line.chance)}")]
+            if line.read is not None:
+                scores = (line.read, line.answers)
+                signs += [_step(score) for score in scores if score is not None]
+            found += [*self._text(line.text), *encode(made, [*signs, Sign(f"s{label}")])]
+        return [*found, sign(made, "assistant")]
 
     def option(self, label: int, text: str) -> Path:
         """The tokens that quote a sentence."""
@@ -231,7 +253,7 @@ class Layout:
         reads = fitted.resources.reranker is not None
         seen = shown(evidence, headings, weights, reads=reads)
         found = [evidence.candidates[i] for i in seen.kept]
-        labels = range(1, len(found) + 1)
+        labels = seen.labels
         ids = self.prompt(prompt.question, seen.lines, seen.sure, labels)
         spans = [quotes(prompt, [c])[0] for c in found]
         taken = [any(inside(c, s) for s in barred) for c in found]
@@ -246,7 +268,7 @@ class Layout:
         ]
         kept = tuple(found[i] for i in left)
         paths = self.paths([c.text for c in kept], [labels[i] for i in left], clashes)
-        return Offer(tuple(ids), paths, kept)
+        return Offer(tuple(ids), paths, kept, seen.sure)
 
     def count(self, text: str) -> int:
         """Tokens of a text."""
@@ -255,6 +277,17 @@ class Layout:
     def _text(self, text: str) -> list[int]:
         ids: list[int] = self._made.encode(text).ids[:TEXT]
         return ids
+
+
+def _step(score: float) -> Sign:
+    """The sign of a logit."""
+    return Sign(f"r{bisect(READ_BORDERS, score)}")
+
+
+def logit(chance: float) -> float:
+    """Of a probability, which is kept from 0 and 1."""
+    held = min(max(chance, _SURE), 1 - _SURE)
+    return math.log(held / (1 - held))
 
 
 def quoted(prompt: Prompt, offer: Offer, path: Sequence[int]) -> list[tuple[int, int, int]]:

@@ -32,7 +32,7 @@ from assistant.errors import ConfigError, ModelNotFound, PolicyError, PolicyUnav
 from assistant.phrases import PHRASES
 from assistant.policy._checkpoint import check, find, revision, tokenizing
 from assistant.policy._decode import Answer, Reader, beam, sample
-from assistant.policy._quoting import Layout, Offer, quoted
+from assistant.policy._quoting import Layout, Offer, logit, quoted
 from assistant.policy._ranker import weigh
 from assistant.policy._signs import SPELLINGS
 from assistant.policy.base import Resources
@@ -44,21 +44,24 @@ logger = logging.getLogger(__name__)
 
 MODEL = Path(__file__).resolve().parents[2] / "models" / "policy"
 CALIBRATION = "calibration.json"
-_SURE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Of one language: confidence = sigmoid(scale * logit(1 - p(abstain)) + offset)."""
+    """Of one language: sigmoid(scale * logit(1 - p(abstain)) + ranked * logit(sure) + offset).
+
+    `sure` is the linear model's probability that a sentence answers (`_quoting.Shown`): two that
+    err on other questions are better calibrated together (stacking: Wolpert 1992).
+    """
 
     scale: float = 1.0
     offset: float = 0.0
     threshold: float = 0.5
+    ranked: float = 0.0
 
-    def confidence(self, abstains: float) -> float:
-        """Probability in [0, 1] that the evidence answers, from that of abstaining."""
-        held = min(max(1 - abstains, _SURE), 1 - _SURE)
-        value = self.scale * math.log(held / (1 - held)) + self.offset
+    def confidence(self, abstains: float, sure: float = 0.5) -> float:
+        """Probability in [0, 1] that the evidence answers."""
+        value = self.scale * logit(1 - abstains) + self.ranked * logit(sure) + self.offset
         return 1 / (1 + math.exp(-min(max(value, -50.0), 50.0)))
 
 
@@ -159,7 +162,7 @@ class Quote:
                 )
             three = first[[layout.cite, layout.abstain, layout.book]]
             fit = self._calibration.get(tongue(prompt.question), Calibration())
-            confidence = fit.confidence(float(torch.softmax(three[:2], 0)[1]))
+            confidence = fit.confidence(float(torch.softmax(three[:2], 0)[1]), offer.sure)
             minimum = self._minimum if self._minimum >= 0 else fit.threshold
             drawn = sampling.temperature > 0
             begun = layout.opening(three.tolist(), abstains=confidence < minimum, drawn=drawn)
@@ -243,7 +246,7 @@ def calibration(folder: Path) -> dict[str, Calibration]:
     """What calibration.json of a folder says, nothing where there is none.
 
     Raises:
-        ModelNotFound: it is not `{"languages": {language: {scale, offset, threshold}}}`.
+        ModelNotFound: it is not `{"languages": {language: {scale, offset, threshold, ranked}}}`.
     """
     return _calibrated(folder)[0]
 
@@ -264,7 +267,7 @@ def _calibrated(folder: Path) -> tuple[dict[str, Calibration], tuple[str, ...]]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         fits = {
-            lang: Calibration(float(v["scale"]), float(v["offset"]), float(v["threshold"]))
+            lang: Calibration(**{key: float(v[key]) for key in v})
             for lang, v in values["languages"].items()
         }
         known = tuple(values.get("phrases", ()))

@@ -1,7 +1,7 @@
 """Lessons as what the policy is shown and what it should decide, another way in every epoch.
 
-Nothing is searched again: sentences are left out, drawn from further down the ranking, moved or
-given other labels, and the linear ranker looks at what is left. Where no sentence that answers is
+Nothing is searched again: sentences are left out, drawn from further down the ranking or moved,
+scores are blurred, and the linear ranker looks at what is left. Where no sentence that answers is
 shown, the answer is to abstain.
 
 What comes after the first label is learnt from a first label drawn as the linear ranker would draw
@@ -20,9 +20,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from assistant.policy._quoting import Layout, Line, Shown, shown
-from assistant.policy._ranker import ANSWERS
-from assistant.policy._signs import LABELS
+from assistant.policy._quoting import Layout, Shown, shown
+from assistant.policy._ranker import ANSWERS, READ
 from assistant.policy._trie import Path, Paths
 from assistant.policy.extract import Weights
 from retrieval.text import is_han
@@ -33,9 +32,9 @@ from rlhf.fit._lessons import Lesson
 GONE = 0.15
 #: How often distractors are thinned out, and the most of them that go.
 THINNED, MOST_GONE = 0.3, 0.6
-#: How often sentences are drawn from further down, passages shuffled, labels drawn.
-WIDER, SHUFFLED, RELABELLED = 0.2, 0.3, 0.3
-#: Standard deviation of what is added to the reranker's logit, by how often it is.
+#: How often sentences are drawn from further down, passages shuffled.
+WIDER, SHUFFLED = 0.2, 0.3
+#: Standard deviation of what is added to a logit of reranker or head, by how often it is.
 NOISE, NOISY = 1.0, 0.2
 #: How often there is no reranker.
 UNREAD = 0.1
@@ -88,9 +87,8 @@ def plain(lesson: Lesson, weights: Weights, layout: Layout) -> Drill:
 def varied(lesson: Lesson, weights: Weights, layout: Layout, dice: random.Random) -> Drill:
     """A lesson as `dice` will have it."""
     kept = _kept(lesson, dice)
-    seen = _shown(lesson, kept, weights, dice if lesson.kind in ANSWERED_BEFORE else None)
-    noisy = lesson.kind in READ_BEFORE or dice.random() < NOISY
-    lines = [_noised(line, dice) if noisy else line for line in seen.lines]
+    seen = _shown(lesson, kept, weights, dice)
+    lines = list(seen.lines)
     if dice.random() < UNREAD:
         lines = [replace(line, read=None) for line in lines]
     order = list(range(len(lines)))
@@ -98,19 +96,26 @@ def varied(lesson: Lesson, weights: Weights, layout: Layout, dice: random.Random
         passages = list(dict.fromkeys(line.passage for line in lines))
         dice.shuffle(passages)
         order.sort(key=lambda i: passages.index(lines[i].passage))
-    moved = Shown(tuple(seen.kept[i] for i in order), tuple(lines[i] for i in order), seen.sure)
+    moved = Shown(
+        tuple(seen.kept[i] for i in order),
+        tuple(lines[i] for i in order),
+        tuple(seen.labels[i] for i in order),
+        seen.sure,
+    )
     return _drill(lesson, moved, kept, layout, dice)
 
 
 def _shown(
     lesson: Lesson, kept: Sequence[int], weights: Weights, dice: random.Random | None = None
 ) -> Shown:
-    """What is shown; with `dice`, the answerability head's logits are made less sure."""
+    """What is shown; with `dice`, logits that are too good to be true are made less sure."""
     evidence = lesson.evidence(kept)
-    logits = evidence.matrix[:, ANSWERS]
-    if dice is not None and logits.any():
-        added = {value: dice.gauss(0, NOISE) for value in dict.fromkeys(logits.tolist())}
-        evidence.matrix[:, ANSWERS] += [added[value] for value in logits.tolist()]
+    for column, before in ((READ, READ_BEFORE), (ANSWERS, ANSWERED_BEFORE)):
+        logits = evidence.matrix[:, column].tolist()
+        noisy = dice is not None and (lesson.kind in before or dice.random() < NOISY)
+        if dice is not None and noisy and any(logits):
+            added = {value: dice.gauss(0, NOISE) for value in dict.fromkeys(logits)}
+            evidence.matrix[:, column] += [added[value] for value in logits]
     return shown(evidence, lesson.passages, weights, reads=lesson.read)
 
 
@@ -138,18 +143,11 @@ def _saying(lesson: Lesson) -> set[int]:
     return {i for i, text in enumerate(lesson.texts) if any(answer in text for answer in telling)}
 
 
-def _noised(line: Line, dice: random.Random) -> Line:
-    read = None if line.read is None else line.read + dice.gauss(0, NOISE)
-    return replace(line, read=read)
-
-
 def _drill(
     lesson: Lesson, seen: Shown, kept: Sequence[int], layout: Layout, dice: random.Random | None
 ) -> Drill:
-    """Lay out; without `dice` labels are in order and a right one is the first, if there is one."""
-    numbers = list(range(1, len(seen.lines) + 1))
-    if dice is not None and dice.random() < RELABELLED:
-        numbers = dice.sample(range(1, LABELS + 1), len(numbers))
+    """Lay out; without `dice` a right sentence is quoted first, if there is one."""
+    numbers = seen.labels
     tokens = [layout.labels[n - 1] for n in numbers]
     there = [kept[i] for i in seen.kept]  # a line's number in the lesson
     texts = [line.text for line in seen.lines]

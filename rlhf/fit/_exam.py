@@ -42,6 +42,7 @@ class Mark:
         sure: how sure each is that there is an answer, as a logit.
         said: the phrase that the network would say, "" for none, and the one that is right.
         kind: where the question comes from.
+        unseen: whether nothing that answers has learnt from its article.
     """
 
     lang: str
@@ -51,6 +52,7 @@ class Mark:
     sure: tuple[float, float]
     said: tuple[str, str] = ("", "")
     kind: str = ""
+    unseen: bool = False
 
 
 class Exam:
@@ -90,6 +92,7 @@ class Exam:
                     (logit, sure),
                     (said, lesson.phrase),
                     lesson.kind,
+                    lesson.unseen,
                 )
             )
         return found
@@ -189,25 +192,34 @@ def _searched(marks: Sequence[Mark], lang: str) -> list[Mark]:
 
 
 def calibrate(marks: Sequence[Mark]) -> dict[str, dict[str, float]]:
-    """Scale, offset and threshold of each language that has both kinds of questions."""
+    """What `assistant.policy.quote.Calibration` keeps, of each language with both kinds.
+
+    Only articles count that reranker and answerability head have not learnt from either, whose
+    scores would else be trusted too much; where these lack one of the kinds, all of them do.
+    """
     found = {}
     for lang in LANGUAGES:
         mine = _searched(marks, lang)
-        logits = np.array([m.sure[0] for m in mine])
+        unseen = [m for m in mine if m.unseen]
+        mine = unseen if len({m.answerable for m in unseen}) == 2 else mine
+        rows = np.array([m.sure for m in mine])
         there = np.array([m.answerable for m in mine], dtype=bool)
         if not there.any() or there.all():
             continue
         signs = np.where(there, 1.0, -1.0)
-        start = np.array([1.0, 0.0])
-        bounds = ((LEAST_SCALE, None), (None, None))  # more sure is never less probable
-        scale, offset = minimize(_cost, start, (signs, logits), method="L-BFGS-B", bounds=bounds).x
-        sure = 1 / (1 + np.exp(-(scale * logits + offset)))
+        bounds = ((LEAST_SCALE, None), (0.0, None), (None, None))  # never less probable
+        start = np.array([1.0, 0.0, 0.0])
+        fit = minimize(_cost, start, (signs, rows), method="L-BFGS-B", bounds=bounds)
+        scale, ranked, offset = map(float, fit.x)
+        sure = 1 / (1 + np.exp(-(rows @ fit.x[:2] + offset)))
         threshold = float(np.quantile(sure[there], WRONGLY_REFUSED))
-        found[lang] = {"scale": float(scale), "offset": float(offset), "threshold": threshold}
+        found[lang] = {
+            "scale": scale, "ranked": ranked, "offset": offset, "threshold": threshold,
+        }  # fmt: skip
     return found
 
 
-def _cost(values: Array, signs: Array, logits: Array) -> float:
+def _cost(values: Array, signs: Array, rows: Array) -> float:
     """Of a logistic regression; the scale is held near one where there is little to fit it on."""
-    margin = signs * (values[0] * logits + values[1])
-    return float(np.logaddexp(0, -margin).mean()) + 1e-3 * float(values[0] - 1) ** 2
+    margin = signs * (rows @ values[:2] + values[2])
+    return float(np.logaddexp(0, -margin).mean()) + 1e-3 * float((values[0] - 1) ** 2)

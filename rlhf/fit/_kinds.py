@@ -29,6 +29,7 @@ from functools import cache
 from itertools import permutations
 from pathlib import Path
 
+from assistant.fit._support_rows import apart
 from assistant.fit.base import standing_alone
 from retrieval.fit._glossary import share
 from retrieval.text import content_words, sentences
@@ -40,6 +41,9 @@ SUMMARIES, PHRASES = "summaries", "phrases"
 PARTIAL = (SUMMARIES, JOINT)
 #: Share of the articles that are never trained on.
 HELD = 0.1
+#: Sets that the reranker has not learnt from, and of these the ones the head has not either.
+UNREAD = ("squad/squad2_dev", "impossible", "nq_oracle/dev", "cmrc2018/dev", "drcd/test")
+UNHEARD = ("drcd/test",)
 #: Share of the questions that are also asked without function words.
 _BARE = 0.1
 #: Words of a request without function words, and the words of English questions left out as well.
@@ -85,8 +89,17 @@ class Asked:
 
     @property
     def held(self) -> bool:
-        """Whether its article is for checking only."""
-        return share(f"lesson:{self.title or self.context or self.text}") < HELD
+        """Whether its article is for checking only, here or where the answerability head learns."""
+        return share(f"lesson:{self.title or self.context or self.text}") < HELD or self._apart
+
+    @property
+    def unseen(self) -> bool:
+        """Whether neither policy, reranker nor answerability head has learnt from its article."""
+        return self.held and self.kind in UNREAD and (self._apart or self.kind in UNHEARD)
+
+    @property
+    def _apart(self) -> bool:
+        return apart(self.title.replace(" ", "_")) or apart(self.title or self.context[:60])
 
     @property
     def answerable(self) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class Lesson:
         needed: sentences that hold one together, where none does alone.
         terms: search terms of the question.
         phrase: key of the phrase (`assistant.phrases`) that is the reply, "" for quotes.
+        unseen: whether nothing else that answers has learnt from its article either.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Lesson:
     needed: tuple[int, ...]
     terms: int
     phrase: str = ""
+    unseen: bool = False
 
     @property
     def partial(self) -> bool:
@@ -160,8 +162,22 @@ def readers(folder: Path) -> tuple[str, str]:
         raise TrainingError(f"cannot read {path}: {error!r}; make the lessons again") from error
 
 
-def lessons(folder: Path, count: int | None = None, *, phrases: bool = False) -> Iterator[Lesson]:
-    """Read what was made, of the first `count` questions; with `phrases`, what those answer too.
+def taught(data: Path, folder: Path, count: int, *, phrases: bool = False) -> list[Lesson]:
+    """The lessons of the first `count` questions; with `phrases`, of those that a phrase answers.
+
+    Raises:
+        TrainingError: the file of lessons, or a training file, is missing or malformed.
+    """
+    rows = {row.id: row for row in plan(data)[:count]}
+    return [
+        replace(x, held=rows[x.id].held, unseen=rows[x.id].unseen)
+        for x in lessons(folder)
+        if x.id in rows and (phrases or not x.phrase)
+    ]
+
+
+def lessons(folder: Path) -> Iterator[Lesson]:
+    """Read all that was made.
 
     Raises:
         TrainingError: the file is missing or malformed.
@@ -169,11 +185,8 @@ def lessons(folder: Path, count: int | None = None, *, phrases: bool = False) ->
     path = folder / "lessons.jsonl"
     try:
         with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file):
-                if count is not None and number >= count:
-                    return
-                found = (_lesson(values) for values in json.loads(line)["lessons"])
-                yield from (x for x in found if phrases or not x.phrase)
+            for line in file:
+                yield from (_lesson(values) for values in json.loads(line)["lessons"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"cannot read {path}: {error}; delete it to make it again") from error
 

@@ -42,7 +42,7 @@ from retrieval.fit._student import precision
 from rlhf.errors import TrainingError
 from rlhf.fit._drills import Drill, doubtful, varied
 from rlhf.fit._exam import Exam, Mark, calibrate, report
-from rlhf.fit._lessons import Lesson, lessons, make, readers
+from rlhf.fit._lessons import Lesson, make, readers, taught
 from rlhf.fit._network import configuration, export, network, parts
 from rlhf.fit.pretrain import WORK
 from rlhf.fit.tokenizer import load, revision
@@ -58,8 +58,8 @@ class Plan:
     `questions` are made lessons of; `spoken` is whether an answer holds the quoted tokens.
     """
 
-    questions: int = 6000
-    steps: int = 1200
+    questions: int = 5200
+    steps: int = 800
     rows: int = 32
     at_once: int = 8
     rate: float = 6e-4
@@ -67,7 +67,7 @@ class Plan:
     warmup: int = 50
     seed: int = 7
     save_every: int = 50
-    check_every: int = 200
+    check_every: int = 100
     spoken: bool = False
 
 
@@ -91,7 +91,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
         plan = dataclasses.replace(plan, steps=limit, warmup=max(1, limit // 10), questions=few)
     where = WORK / "lessons"
     yield from make(data, where, plan.questions, settings)
-    found = lessons(where, plan.questions, phrases=True)
+    found = taught(data, where, plan.questions, phrases=True)
     known = [x for x in found if x.texts and not doubtful(x)]
     weights = ranker(*readers(where))
     trainer = Trainer(WORK, made, known, weights, plan, settings.policy.device, folder)

@@ -217,12 +217,16 @@ def test_confidence_is_calibrated_by_language() -> None:
     assert Calibration().confidence(0.3) == pytest.approx(0.7)
     assert Calibration(1.0, 1.0).confidence(0.5) == pytest.approx(1 / (1 + 2.718281828**-1))
     assert 0 < Calibration(9.0, 9.0).confidence(0.0) <= 1
+    assert Calibration(ranked=2.0).confidence(0.5, 0.9) == pytest.approx(1 / (1 + (1 / 9) ** 2))
+    sure = {"en": Calibration(0.0, 0.0, 0.5, 1.0)}
+    held = answer(Quote(MODEL, LAYOUT, RANKER, sure, 0.0, CARD), prompt(QUESTIONS[0]))[-1]
+    assert held.confidence == pytest.approx(offer(prompt(QUESTIONS[0])).sure)
 
 
-def test_the_layout_is_what_pretraining_teaches() -> None:
-    """Language, evidence under headings behind labels and scores, question, assistant."""
+def test_the_layout_puts_the_question_first_and_labels_last() -> None:
+    """Language, question, evidence under headings with scores and labels behind, assistant."""
     lines = [
-        Line(0, "Pumps", "The pump runs.", 1.0, 0.9),
+        Line(0, "Pumps", "The pump runs.", 1.0, 0.9, -9.0),
         Line(0, "Pumps", "It is old.", -9.0, 0.001),
         Line(1, "Cats", "Cats purr.", None, 0.1),
     ]
@@ -232,11 +236,12 @@ def test_the_layout_is_what_pretraining_teaches() -> None:
     assert (
         seen
         == (
-            "bos en evidence e6 heading s1 r10 e7 s2 r0 e0 heading s5 e3 user end assistant"
+            "bos en user end evidence e6 r15 heading sentence e7 r10 r0 s1 e0 r0 s2 "
+            "heading sentence e3 s5 assistant"
         ).split()
     )
     text = tokenizer().decode([i for i in ids if i not in names])
-    assert text == "PumpsThe pump runs.It is old.CatsCats purr.Does the pump run?"
+    assert text == "Does the pump run?PumpsThe pump runs.It is old.CatsCats purr."
 
 
 def test_a_prompt_has_a_length_it_cannot_exceed() -> None:
@@ -244,7 +249,7 @@ def test_a_prompt_has_a_length_it_cannot_exceed() -> None:
     long = "The pump of hall nine " + "hums and " * 4000 + "stops at noon."
     asked = prompt("When does the pump " * 900 + "stop?", long, *TEXTS)
     offered = offer(asked)
-    assert len(offered.ids) < KEPT * (TEXT + 3 + 17) + QUESTION + 20
+    assert len(offered.ids) < KEPT * (TEXT + 4 + 18) + QUESTION + 20
     assert any(c.text == long for c in offered.candidates)
 
 

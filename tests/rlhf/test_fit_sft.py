@@ -27,7 +27,7 @@ from rlhf.fit._asked import plan
 from rlhf.fit._drills import READ_BEFORE, doubtful, plain, varied
 from rlhf.fit._exam import Mark, auroc, calibrate, ranked, report
 from rlhf.fit._kinds import SUMMARIES
-from rlhf.fit._lessons import Lesson, lessons, make, marked, readers
+from rlhf.fit._lessons import Lesson, lessons, make, marked, readers, taught
 from rlhf.fit.sft import PHRASEBOOK, Plan, Trainer, begin, loss
 from tests.assistant.policies import passage
 from tests.assistant.quoters import tokenizer
@@ -92,10 +92,18 @@ def trainer(folder: Path, plan: Plan = PLAN, known: Sequence[Lesson] = KNOWN) ->
     return Trainer(folder, tokenizer(), known, WEIGHTS, plan, "cpu", folder, CONFIG)
 
 
+def ranks(made: Lesson) -> list[int]:
+    """Of each sentence the token of its label: its rank by the linear model."""
+    order = np.argsort(-WEIGHTS[made.lang].scores(made.matrix), kind="stable").tolist()
+    return [LAYOUT.labels[order.index(i)] for i in range(len(made.texts))]
+
+
 def test_a_right_sentence_is_asked_for_first() -> None:
     """To quote, its label, the end; any of several right ones will do."""
-    drill = plain(lesson(1, right=(0, 4)), WEIGHTS["en"], LAYOUT)
-    tokens = LAYOUT.labels
+    made = lesson(1, right=(0, 4))
+    drill = plain(made, WEIGHTS["en"], LAYOUT)
+    tokens = ranks(made)
+    assert drill.labels == tuple(tokens)
     assert drill.answer == (LAYOUT.cite, tokens[0], LAYOUT.end)
     assert drill.targets == {
         0: frozenset({LAYOUT.cite}),
@@ -129,8 +137,9 @@ def test_sentences_needed_together_are_all_quoted() -> None:
     made = replace(lesson(1, right=()), needed=(1, 3))
     drill = plain(made, WEIGHTS["en"], LAYOUT)
     assert drill.paths.chosen(drill.answer) == (1, 3)
-    assert drill.targets[1] == frozenset({LAYOUT.labels[1], LAYOUT.labels[3]})
-    assert drill.targets[3] == frozenset({LAYOUT.labels[3]})
+    tokens = ranks(made)
+    assert drill.targets[1] == frozenset({tokens[1], tokens[3]})
+    assert drill.targets[3] == frozenset({tokens[3]})
 
 
 def test_some_of_what_sums_up_is_better_than_nothing() -> None:
@@ -178,8 +187,8 @@ def test_every_variation_is_an_answer_of_its_tree(spoken: bool) -> None:
         text = tokenizer().decode(drill.ids, skip_special_tokens=False)
         for n, token in enumerate(layout.labels, start=1):
             if token in drill.right:
-                shown = re.split(f"{SPELLINGS[f's{n}']}(?:<r[0-9]+>)?<e[0-9]>", text)[1]
-                assert shown.startswith(made.texts[seed % 6])
+                shown = re.split(f"<e[0-9]>(?:<r[0-9]+>)*{SPELLINGS[f's{n}']}", text)[0]
+                assert shown.endswith(made.texts[seed % 6])
         seen.add(len(drill.targets))
     assert seen == {1, 3, 5}
 
@@ -345,12 +354,31 @@ def test_thresholds_refuse_one_in_twenty_that_has_an_answer() -> None:
     fits = calibrate([*there, *gone, Mark("zh", True, (True,) * 2, (True,) * 2, (0.0, 0.0))])
     assert set(fits) == {"en"}
     fit = fits["en"]
-    sure = [1 / (1 + np.exp(-(fit["scale"] * m.sure[0] + fit["offset"]))) for m in there]
+    both = fit["scale"] + fit["ranked"]
+    sure = [1 / (1 + np.exp(-(both * m.sure[0] + fit["offset"]))) for m in there]
     assert np.mean(np.array(sure) < fit["threshold"]) == pytest.approx(0.05, abs=0.005)
-    assert fit["scale"] == pytest.approx(2, abs=0.4)
+    assert both == pytest.approx(2, abs=0.4)
     assert (
         auroc([m.sure[0] for m in [*there, *gone]], [m.answerable for m in [*there, *gone]]) > 0.9
     )
+
+
+def test_who_knows_better_counts_more() -> None:
+    """The ranker's logit where the network's is noise; of unseen articles where there are both."""
+    draw = np.random.default_rng(2)
+
+    def some(signal: float, noise: float, *, unseen: bool) -> list[Mark]:
+        return [
+            Mark("en", up > 0, (True,) * 2, (True,) * 2, (signal * up + a, noise * up + b), ("", ""),
+                 "", unseen)
+            for up, a, b in zip([1, -1] * 300, *draw.normal(0, 1, (2, 600)), strict=True)
+        ]  # fmt: skip
+
+    told, fooled = some(0, 2, unseen=True), some(2, 0, unseen=False)
+    fit = calibrate([*told, *fooled])["en"]
+    assert fit == calibrate(told)["en"]
+    assert fit["ranked"] > 2 > 5 * fit["scale"]
+    assert calibrate(fooled)["en"]["ranked"] < 0.5
 
 
 def save(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
@@ -430,9 +458,15 @@ def test_lessons_come_from_the_real_retrieval_and_go_on(
     monkeypatch.setattr(_asked, "MOST", {**_asked.MOST, "phrases": 2})
     count = len(plan(data))
     list(make(data, tmp_path / "whole", count, settings()))
-    everything = list(lessons(tmp_path / "whole", phrases=True))
+    everything = list(lessons(tmp_path / "whole"))
     whole = [x for x in everything if not x.phrase]
-    assert [x.id for x in lessons(tmp_path / "whole")] == [x.id for x in whole]
+    known = taught(data, tmp_path / "whole", count, phrases=True)
+    assert [x.id for x in known] == [x.id for x in everything]
+    assert [x.held for x in known] == [x.held for x in everything]
+    assert all(x.held for x in known if x.unseen)
+    some = {row.id for row in plan(data)[:3]}
+    assert {x.id for x in taught(data, tmp_path / "whole", 3)} <= some
+    assert not any(x.phrase for x in taught(data, tmp_path / "whole", count))
     assert {x.phrase for x in everything if x.kind == "phrases"} <= {*PHRASEBOOK}
     assert len(everything) == len(whole) + 4
     summed = [x for x in whole if x.kind == "summaries"]
