@@ -21,8 +21,8 @@ from assistant.answering import asked_of, grown
 from assistant.errors import ConfigError
 from assistant.fit._support_asked import sort
 from assistant.fit._support_places import Place, asked, read
-from assistant.fit._support_rows import ANSWERS, UNANSWERED, Row, apart
-from assistant.fit.base import Question
+from assistant.fit._support_rows import ANSWERS, UNANSWERED, Row
+from assistant.fit.base import Question, apart
 from assistant.support import units
 from retrieval.text import is_han, is_stop, language, terms
 

@@ -11,7 +11,6 @@ documentation, translated questions with their answers, and English with its wor
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections import defaultdict
@@ -25,6 +24,7 @@ from assistant.fit import _support_chinese as han
 from assistant.fit import _support_english as latin
 from assistant.fit._support_english import Pool, Rule
 from assistant.fit._support_places import LONG, SHORT, Place, read
+from assistant.fit.base import apart
 from assistant.support import kind, units, windows
 from retrieval.fit._glossary import Switch, glossary
 from retrieval.text import is_han, language, simplified
@@ -59,11 +59,6 @@ class Row:
     def held_out(self) -> bool:
         """Whether the row is for calibration, with all rows of its group."""
         return apart(self.group)
-
-
-def apart(group: str) -> bool:
-    """Whether all rows of a group are for calibration, and nobody else's training either."""
-    return int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 2**32 < 0.1
 
 
 def rows(places: Sequence[Place], data: Path, seed: int = 7) -> Iterator[Row]:

@@ -109,6 +109,11 @@ def half(title: str) -> str:
     return "first" if digest[0] < 128 else "second"
 
 
+def apart(group: str) -> bool:
+    """Whether all rows of a group are for calibration, and nobody else's training either."""
+    return int(hashlib.sha256(group.encode()).hexdigest()[:8], 16) / 2**32 < 0.1
+
+
 def answerable(questions: Sequence[Question]) -> list[Question]:
     """Those with an answer in their context."""
     return [q for q in questions if not q.impossible and q.answers]

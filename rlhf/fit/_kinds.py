@@ -29,8 +29,7 @@ from functools import cache
 from itertools import permutations
 from pathlib import Path
 
-from assistant.fit._support_rows import apart
-from assistant.fit.base import standing_alone
+from assistant.fit.base import apart, standing_alone
 from retrieval.fit._glossary import share
 from retrieval.text import content_words, sentences
 
