@@ -3,10 +3,10 @@
 One layout for serving, SFT, reward model and PPO: language, question, evidence, and then the
 assistant's turn:
 
-    <bos> <en> <user> Question? <end> <evidence> <e5> <r9>
+    <bos> <en> <user> Question? <end> <evidence>
     <heading> Title > Section <sentence> A sentence. <e6> <r12> <r9> <s1>
     Another one. <e0> <r3> <r9> <s4>
-    <assistant>
+    <e5> <r9> <assistant>
 
 The sentences are the best ones by the linear ranker (`_ranker`), in the order of their passages.
 Behind each stand the linear model's probability that it is the one (`e`), what the reranker makes
@@ -14,10 +14,10 @@ of it (`r`), what the answerability head makes of the stretch it stands in (`r` 
 label, which is its rank by the linear model. Without a reranker there is no `r`, without a head no
 second one. The question stands first and the label last because the network is causal: so what it
 holds at a label is question, sentence and scores together, and the label to be said is one look
-back; the ranks let it begin with the linear model's choice. The `e` and `r` after <evidence> are
-the linear model's probability that any sentence answers, in coarse and in fine steps. An answer is
-`<cite> <s2> <end>`, with up to three labels, or `<abstain> <end>`. Texts are cut here; what is
-quoted is whole.
+back; the ranks let it begin with the linear model's choice. The last `e` and `r` are the linear
+model's probability that any sentence answers, in coarse and in fine steps. An answer is `<cite>
+<s2> <end>`, with up to three labels, or `<abstain> <end>`. Texts are cut here; what is quoted is
+whole.
 
 Where the phrase book is offered, an answer may also be one of its phrases, `<phrase> <reserved0>
 <end>`; which reserved sign is which phrase is kept beside the weights (calibration.json).
@@ -40,8 +40,10 @@ from assistant.policy.extract import MOST, Fitted, Weights, inside, quotes, tong
 from assistant.schema import Prompt
 from retrieval.schema import Passage
 
-#: Sentences that are shown, and tokens of each, of a heading, and of the question.
-KEPT, TEXT, HEADING, QUESTION = 12, 40, 16, 96
+#: Sentences that are shown, and tokens of each, of a heading, and of the question. The answer is
+#: among 8 sentences for 98.4 % of English and 99.0 % of Chinese training questions, among 12 for
+#: 99.6 and 99.5, which take half as much time again.
+KEPT, TEXT, HEADING, QUESTION = 8, 40, 16, 96
 #: Where one step of a score ends and the next begins: logits, and probabilities.
 #: Chosen so that each step holds some of the sentences of training questions.
 READ_BORDERS = tuple(np.linspace(-5.0, 4.0, SCORES - 1).tolist())
@@ -180,7 +182,6 @@ class Layout:
             asked = [*asked[: QUESTION // 2], *asked[-QUESTION // 2 :]]
         begun = encode(made, [Sign("bos"), Sign(tongue(question)), Sign("user")])
         found = [*begun, *asked, self.end, sign(made, "evidence")]
-        found += encode(made, [Sign(f"e{bisect(SURE_BORDERS, sure)}"), _step(logit(sure))])
         last = None
         for line, label in zip(lines, labels, strict=True):
             if line.heading and line.passage != last:
@@ -192,7 +193,8 @@ class Layout:
                 scores = (line.read, line.answers)
                 signs += [_step(score) for score in scores if score is not None]
             found += [*self._text(line.text), *encode(made, [*signs, Sign(f"s{label}")])]
-        return [*found, sign(made, "assistant")]
+        known = [Sign(f"e{bisect(SURE_BORDERS, sure)}"), _step(logit(sure))]
+        return [*found, *encode(made, [*known, Sign("assistant")])]
 
     def option(self, label: int, text: str) -> Path:
         """The tokens that quote a sentence."""

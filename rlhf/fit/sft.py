@@ -153,6 +153,7 @@ class Trainer:
                     self.origin,
                     len(known),
                     made.to_str(),
+                    self.drills(0)[0].ids,  # the layout
                 ],
                 sort_keys=True,
             ).encode()

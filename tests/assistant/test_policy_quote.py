@@ -236,8 +236,8 @@ def test_the_layout_puts_the_question_first_and_labels_last() -> None:
     assert (
         seen
         == (
-            "bos en user end evidence e6 r15 heading sentence e7 r10 r0 s1 e0 r0 s2 "
-            "heading sentence e3 s5 assistant"
+            "bos en user end evidence heading sentence e7 r10 r0 s1 e0 r0 s2 "
+            "heading sentence e3 s5 e6 r15 assistant"
         ).split()
     )
     text = tokenizer().decode([i for i in ids if i not in names])
