@@ -65,6 +65,11 @@ def server_of(request: Request) -> Server:
     return server
 
 
+def base_of(request: Request) -> str:
+    """The address below which this server is reached, without a slash at its end."""
+    return server_of(request).settings.server.url.rstrip("/") or str(request.base_url).rstrip("/")
+
+
 class Light(Needs):
     """A dependency as `Needs`, for what no worker is needed for; it counts as a request."""
 

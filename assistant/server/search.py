@@ -8,11 +8,12 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from assistant.server.answer import place_of
+from assistant.server.answer import document_of, place_of
 from assistant.server.base import server_of, worked
 from assistant.server.principal import Needs, Principal
 from assistant.server.reading import CHARACTERS
 from retrieval.schema import Scope
+from safety.links import neutralise
 
 router = APIRouter()
 
@@ -46,9 +47,9 @@ async def search(
         data = [
             {
                 "object": "passage",
-                "document_id": str(p.chunk.document_id),
+                "document_id": document_of(p.source, p.chunk.document_id),
                 "chunk_id": str(p.chunk.id),
-                "title": hide(p.title),
+                "title": neutralise(hide(p.title), frozenset())[0],
                 "source": place_of(p.source),
                 "headings": [hide(h) for h in p.chunk.headings],
                 "text": hide(p.chunk.text),

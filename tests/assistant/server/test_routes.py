@@ -118,6 +118,8 @@ def test_a_conversation_is_kept_and_deleted(start: Start) -> None:
         assert client.get(url).status_code == 200
         assert client.get("/v1/conversations").json()["data"][0]["id"] == own
         messages = client.get(f"/v1/conversations/{own}").json()["messages"]
+        assert messages[1]["response_id"] == made.id
+        assert messages[1]["citations"] == made.to_dict()["citations"]
         assert [m["content"] for m in messages] == [
             ASKED[0]["content"],
             made.choices[0].message.content,
@@ -167,6 +169,26 @@ def test_a_document_comes_changes_and_goes(start: Start) -> None:
         assert client.delete(f"/v1/documents/{first['id']}").json()["deleted"] is True
         assert "6 euros" not in says(client, question)
         assert client.get("/v1/documents").json()["data"] == []
+
+
+def test_a_retried_upload_is_no_version(start: Start) -> None:
+    """The same file for the same readers changes nothing; for others it is theirs, and no version.
+
+    Its citations and passages name the document by the id that it has here.
+    """
+    running = start()
+    text = "# Balloon\n\nThe balloon costs 5 euros.\n"
+    with running.http() as client:
+        first = upload(client, "Q3: balloon.md", text)
+        again = upload(client, "Q3: balloon.md", text)
+        assert again == first
+        shared = upload(client, "Q3: balloon.md", text, groups="hr")
+        assert (shared["readers"], shared["versions"]) == (["hr"], first["versions"])
+        body = {"model": "plumbline", "messages": [{"role": "user", "content": "Balloon price?"}]}
+        cited = client.post("/v1/chat/completions", json=body).json()["citations"][0]
+        assert (cited["document_id"], cited["source"]) == (first["id"], "Q3: balloon.md")
+        found = client.post("/v1/search", json={"query": "balloon"}).json()["data"][0]
+        assert (found["document_id"], found["source"]) == (first["id"], "Q3: balloon.md")
 
 
 def test_a_file_that_cannot_be_read_says_why(start: Start) -> None:
