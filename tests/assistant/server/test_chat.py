@@ -213,6 +213,11 @@ def test_titles_are_cheap(running: Running) -> None:
             "messages",
             "context_length_exceeded",
         ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 256}] * 17},
+            "messages",
+            "invalid_value",
+        ),
         ({"tools": [{"type": "function"}]}, "tools", "unsupported_parameter"),
         ({"logprobs": True}, "logprobs", "unsupported_parameter"),
         ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),

@@ -222,7 +222,7 @@ def test_names_of_users_are_words_in_any_script(start: Start) -> None:
         body = {"model": "plumbline", "messages": ASKED}
         answer = client.post("/v1/chat/completions", json=body, headers=given)
         assert answer.status_code == 200, answer.text
-        crooked = client.get("/v1/models", headers=[(b"x-plumbline-user", b"\xffx\xfe")])
+        crooked = client.get("/v1/models", headers=[(b"x-plumbline-user", b"\xff/\xfe")])
         assert crooked.status_code == 400
     assert running.turns[-1].user_id == "acme/张三"
 
