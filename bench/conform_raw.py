@@ -297,7 +297,8 @@ def inert_sources(target: Target) -> None:
             if client.get(f"/v1/documents/{made['id']}").json()["status"] == "ready":
                 break
             time.sleep(0.05)
-        asks = {"messages": asked("How much does the okapi cost?"), "citations": "markdown"}
+        asks: dict[str, Any] = {"messages": asked("How much does the okapi cost?")}
+        asks["citations"] = "markdown"
         whole = post(target, **asks).json()["choices"][0]["message"]["content"]
         deltas = [
             c["delta"] for e in events(post(target, **asks, stream=True)) for c in e["choices"]

@@ -185,7 +185,7 @@ def citation_of(citation: Citation, name: str, base: str) -> dict[str, Any]:
     return {
         "id": number,
         "number": citation.number,
-        "title": neutralise(citation.title or source, frozenset())[0],
+        "title": title_of(citation.title, source),
         "url": f"{base}/v1/citations/{number}",
         "source": source,
         "headings": list(citation.headings),
@@ -199,6 +199,12 @@ def citation_of(citation: Citation, name: str, base: str) -> dict[str, Any]:
         "modified": citation.modified,
         "score": citation.score,
     }
+
+
+def title_of(title: str, source: str) -> str:
+    """A document's title as words, or where none are left its place; no front end loads of it."""
+    named = (neutralise(name, frozenset())[0].strip() for name in (title, source))
+    return next(filter(None, named), "–")
 
 
 def place_of(source: str) -> str:

@@ -5,19 +5,27 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from assistant.errors import ConversationNotFound
 from assistant.schema import Turn
 from assistant.server.answer import REFUSED, citation_of
-from assistant.server.base import Light, base_of, missing, server_of
+from assistant.server.base import (
+    LISTED,
+    After,
+    Light,
+    Limit,
+    base_of,
+    missing,
+    page_of,
+    server_of,
+)
 from assistant.server.principal import Principal
 from assistant.server.records import Response
 
 router = APIRouter()
 Chatter = Annotated[Principal, Depends(Light("chat"))]
-#: Listed at once.
-LISTED = 1000
 
 
 class Named(BaseModel):
@@ -37,9 +45,17 @@ def begin(body: Named, request: Request, who: Chatter) -> dict[str, Any]:
 
 
 @router.get("/v1/conversations")
-def listed(request: Request, who: Chatter) -> dict[str, Any]:
-    """The caller's conversations that have turns, the last used first."""
-    found = server_of(request).assistant.conversations(who.owner)[:LISTED]
+def listed(
+    request: Request, who: Chatter, limit: Limit = LISTED, after: After = None
+) -> JSONResponse:
+    """The caller's conversations that have turns, the last used first; `after` that of this id."""
+    found = server_of(request).assistant.conversations(who.owner)
+    if after is not None:
+        at = next((n for n, c in enumerate(found) if c.id == after), None)
+        if at is None:
+            raise missing("conversation", "after")
+        found = found[at + 1 :]
+    found = found[: limit + 1]
     data = [
         {
             "id": c.id,
@@ -51,7 +67,7 @@ def listed(request: Request, who: Chatter) -> dict[str, Any]:
         }
         for c in found
     ]
-    return {"object": "list", "data": data}
+    return page_of(data, limit)
 
 
 @router.get("/v1/conversations/{conversation_id}")

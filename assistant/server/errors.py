@@ -66,6 +66,7 @@ class ApiError(Exception):
         param: the field that is at fault.
         wait: seconds after which the same request may pass; sent as Retry-After, rounded up.
         again: whether a client should try again by itself; None leaves it to the client.
+        more: further headers.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class ApiError(Exception):
         param: str | None = None,
         wait: float | None = None,
         again: bool | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         kind, usual = KINDS.get(status, ("server_error", "server_error"))
@@ -85,6 +87,7 @@ class ApiError(Exception):
         self.param = param
         self.wait = wait
         self.again = again
+        self.more = more or {}
 
     def body(self) -> dict[str, Any]:
         """The error body."""
@@ -99,7 +102,7 @@ class ApiError(Exception):
 
     def headers(self) -> dict[str, str]:
         """Headers that belong to the error."""
-        made = {}
+        made = {**self.more}
         if self.wait is not None:
             made["retry-after"] = str(max(1, math.ceil(self.wait)))
         if self.again is not None:

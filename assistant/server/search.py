@@ -8,12 +8,11 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from assistant.server.answer import document_of, place_of
+from assistant.server.answer import document_of, place_of, title_of
 from assistant.server.base import server_of, worked
 from assistant.server.principal import Needs, Principal
 from assistant.server.reading import CHARACTERS
 from retrieval.schema import Scope
-from safety.links import neutralise
 
 router = APIRouter()
 
@@ -49,7 +48,7 @@ async def search(
                 "object": "passage",
                 "document_id": document_of(p.source, p.chunk.document_id),
                 "chunk_id": str(p.chunk.id),
-                "title": neutralise(hide(p.title), frozenset())[0],
+                "title": title_of(hide(p.title), place_of(p.source)),
                 "source": place_of(p.source),
                 "headings": [hide(h) for h in p.chunk.headings],
                 "text": hide(p.chunk.text),

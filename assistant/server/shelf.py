@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -167,14 +168,19 @@ class Shelf:
             return None
         return found
 
-    def all(self, who: Principal) -> list[Kept]:
-        """The documents that this principal may read, by name."""
-        query = sa.select(DOCUMENT).where(DOCUMENT.c.status != GOING).order_by(DOCUMENT.c.name)
+    def all(
+        self, who: Principal, after: Kept | None = None, limit: int | None = None
+    ) -> list[Kept]:
+        """The documents that this principal may read, by name; so many of those after one."""
+        c = DOCUMENT.c
+        query = sa.select(DOCUMENT).where(c.status != GOING).order_by(c.name, c.id)
         if who.readers is not None:
-            query = query.where(DOCUMENT.c.tenant == who.tenant)
+            query = query.where(c.tenant == who.tenant)
+        if after is not None:
+            query = query.where(sa.tuple_(c.name, c.id) > (after.name, after.id))
         with self._engine.connect() as connection:
-            kept = [_kept(row) for row in connection.execute(query)]
-        return [k for k in kept if k.open_to(who)]
+            kept = map(_kept, connection.execute(query))
+            return [*islice((k for k in kept if k.open_to(who)), limit)]
 
     def delete(self, who: Principal, document_id: str) -> Kept | None:
         """Remove a document that this principal may read; it is found no more.

@@ -245,3 +245,5 @@ def test_the_sdk_waits_as_it_is_told(start: Start) -> None:
         client.chat.completions.create(**BODY)
     assert 1 <= int(caught.value.response.headers["retry-after"]) <= 60
     assert caught.value.code == "rate_limit_exceeded"
+    assert caught.value.response.headers["x-ratelimit-remaining-requests"] == "0"
+    assert caught.value.response.headers["x-ratelimit-limit-requests"] == "1"

@@ -191,6 +191,37 @@ def test_a_retried_upload_is_no_version(start: Start) -> None:
         assert (found["document_id"], found["source"]) == (first["id"], "Q3: balloon.md")
 
 
+def test_lists_come_in_pages(start: Start) -> None:
+    """So many at once, the rest after the last one, whole and once; a stranger's is no place."""
+    running = start()
+    every = [*SCOPES]
+    with running.http(running.key(tenant="bolt", scopes=every)) as other:
+        foreign = upload(other, "b.md", "# B\n\nB.\n")["id"]
+    with running.http(running.key(tenant="acme", user="ann", scopes=every)) as client:
+        names = [f"{letter}.md" for letter in "cabed"]
+        for name in names:
+            upload(client, name, f"# {name}\n\nIt is {name}.\n")
+            own = client.post("/v1/conversations", json={}).json()["id"]
+            body = {"model": "plumbline", "messages": ASKED, "conversation_id": own}
+            assert client.post("/v1/chat/completions", json=body).status_code == 200
+        for path in ("/v1/documents", "/v1/conversations"):
+            whole = client.get(path).json()
+            assert (len(whole["data"]), whole["has_more"]) == (5, False)
+            found: list[dict[str, Any]] = []
+            given: dict[str, Any] = {"limit": 2}
+            while True:
+                page = client.get(path, params=given).json()
+                found += page["data"]
+                if not page["has_more"]:
+                    break
+                given["after"] = found[-1]["id"]
+            assert found == whole["data"]
+            lost = client.get(path, params={"after": foreign})
+            assert (lost.status_code, lost.json()["error"]["param"]) == (404, "after")
+            assert client.get(path, params={"limit": 0}).status_code == 400
+        assert [d["name"] for d in client.get("/v1/documents").json()["data"]] == sorted(names)
+
+
 def test_a_file_that_cannot_be_read_says_why(start: Start) -> None:
     """A broken file fails with a reason, and tells nothing of the server; a large one stays out."""
     running = start(serve__max_upload_mb=1)
