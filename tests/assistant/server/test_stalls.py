@@ -13,7 +13,7 @@ import pytest
 from tests.assistant.server.conftest import Running, _servers
 
 #: A turn later than this is a stall, seconds.
-LATE = 0.1
+LATE = 0.05
 #: Bodies near every bound of theirs: bytes, messages, parts, texts, depth, numbers of many digits.
 WORD = "widget "
 HEAVY: dict[str, tuple[str, Any]] = {
@@ -83,6 +83,13 @@ def test_no_request_stops_the_loop(running: Running, kind: str) -> None:
     path, body = HEAVY[kind]
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     assert len(content) <= 1024 * 1024
+    # what the loop has to do, it has to do each time; what comes once is first use, or chance
+    busy = min(_busy(running, path, content) for _ in range(3))
+    assert busy < LATE, f"the loop was busy for {busy:.3f} s"
+
+
+def _busy(running: Running, path: str, content: bytes) -> float:
+    """The longest turn of the loop while a request is read and answered, seconds."""
     loop = running.app.state.guests.loop
     pulse = Pulse(loop)
     task = asyncio.run_coroutine_threadsafe(pulse.beat(), loop)
@@ -94,4 +101,4 @@ def test_no_request_stops_the_loop(running: Running, kind: str) -> None:
             assert client.get("/v1/models").status_code == 200
     finally:
         task.cancel()
-    assert pulse.worst < LATE, f"the loop was busy for {pulse.worst:.3f} s"
+    return pulse.worst
