@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import threading
+import time
 from typing import Any
 
 import httpx
@@ -268,10 +269,43 @@ def broken_stream(target: Target) -> None:
     with httpx.Client(base_url=target.faulty, timeout=60) as client:
         given = {"model": MODEL, "messages": asked(), "stream": True}
         answer = client.post(CHAT, json=given, headers={"authorization": f"Bearer {target.key}"})
+    same((answer.status_code, "40 euros" in answer.text), (200, True))
     last = answer.text.rstrip("\n").split("\n\n")[-1]
     found = json.loads(last.removeprefix("data: "))
     same((set(found), set(found["error"])), ({"error"}, KEYS))
     holds("[DONE]" not in answer.text, "[DONE] after an error")
+
+
+@behaviour
+def early_errors(target: Target) -> None:
+    """What is wrong before the first word has a status of its own in a stream too."""
+    answer = post(target, stream=True, conversation_id="nobody's")
+    same((answer.status_code, answer.json()["error"]["code"]), (404, "conversation_not_found"))
+
+
+@behaviour
+def inert_sources(target: Target) -> None:
+    """No title or text of a document puts an image or a tag into an answer or its sources."""
+    page = (
+        "<title>![t](http://evil.test/t.png) &lt;img src=http://evil.test/u.png&gt; Okapis</title>"
+        "<p>The okapi costs 99 euros, ![x](http://evil.test/x.png?d=1) it is said.</p>"
+    )
+    files = {"file": ("okapi.html", page.encode(), "text/html")}
+    with http(target) as client:
+        made = client.post("/v1/documents", files=files).json()
+        for _ in range(200):
+            if client.get(f"/v1/documents/{made['id']}").json()["status"] == "ready":
+                break
+            time.sleep(0.05)
+        asks: dict[str, Any] = {"messages": asked("How much does the okapi cost?")}
+        asks["citations"] = "markdown"
+        whole = post(target, **asks).json()["choices"][0]["message"]["content"]
+        deltas = [
+            c["delta"] for e in events(post(target, **asks, stream=True)) for c in e["choices"]
+        ]
+        for text in (whole, "".join(d.get("content", "") for d in deltas)):
+            holds("99 euros" in text and "evil.test/" not in text and "<img" not in text, text)
+        client.delete(f"/v1/documents/{made['id']}")
 
 
 @behaviour

@@ -41,11 +41,13 @@ def breaking() -> Iterator[str]:
             self.send_response(200)
             self.send_header("content-type", "text/event-stream")
             self.end_headers()
-            delta = {"role": "assistant", "content": "The widget costs"}
-            choice = {"index": 0, "delta": delta, "finish_reason": None}
             chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-            self.wfile.write(f"data: {json.dumps({**chunk, 'choices': [choice]})}\n\n".encode())
-            self.wfile.flush()
+            for said in ("The widget costs 40 euros. [1] ", "It was made"):
+                delta = {"role": "assistant", "content": said}
+                choice = {"index": 0, "delta": delta, "finish_reason": None}
+                data = json.dumps({**chunk, "choices": [choice]})
+                self.wfile.write(f"data: {data}\n\n".encode())
+                self.wfile.flush()
             self.close_connection = True
 
         def log_message(self, *_: object) -> None:

@@ -100,9 +100,10 @@ def start(home: Path, options: Mapping[str, str], seconds: float = 300) -> Servi
         SystemExit: it ended, or did not answer within so many seconds.
     """
     began = time.monotonic()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        admin = free.getsockname()[1]
-    own = {"server.port": "0", "operation.admin_port": str(admin), **options}
+    here = ("127.0.0.1", 0)
+    with socket.create_server(here) as one, socket.create_server(here) as other:
+        port, admin = one.getsockname()[1], other.getsockname()[1]  # two that are not the same
+    own = {"server.port": str(port), "operation.admin_port": str(admin), **options}
     command = [sys.executable, "app.py", *flags(home, own), "serve"]
     process = subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,

@@ -332,12 +332,10 @@ class Store:
             rows = connection.execute(sa.select(CHUNK.c.headings).distinct())
             return {row.headings[-1] for row in rows if row.headings}
 
-    def counts(self) -> tuple[int, int]:
-        """(documents, chunks)."""
+    def counts(self, scope: Scope | None = None) -> tuple[int, int]:
+        """(documents, chunks); with a scope, of those that it may see."""
         with self.read() as connection:
-            documents = connection.execute(sa.select(sa.func.count(DOCUMENT.c.id))).scalar_one()
-            chunks = connection.execute(sa.select(sa.func.count(CHUNK.c.id))).scalar_one()
-        return int(documents), int(chunks)
+            return store_read.counts(connection, scope)
 
     def sequence(self) -> int:
         """Number of the last committed change; 0 in an empty store."""

@@ -141,6 +141,18 @@ def _seen(scope: Scope | None) -> list[sa.ColumnElement[bool]]:
     return conditions
 
 
+def counts(connection: sa.Connection, scope: Scope | None) -> tuple[int, int]:
+    """(documents, chunks) that the scope may see; all of them where None."""
+    documents = sa.select(sa.func.count(DOCUMENT.c.id))
+    chunks = sa.select(sa.func.count(CHUNK.c.id))
+    if seen := _seen(scope):
+        documents = documents.where(*seen)
+        chunks = chunks.join(DOCUMENT, DOCUMENT.c.id == CHUNK.c.document_id).where(*seen)
+    return int(connection.execute(documents).scalar_one()), int(
+        connection.execute(chunks).scalar_one()
+    )
+
+
 def document(connection: sa.Connection, document_id: int) -> Document | None:
     """A stored version, or None once it was replaced or removed."""
     names = [name for name in Document.__slots__ if name not in ("text", "acl")]

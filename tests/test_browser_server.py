@@ -57,7 +57,7 @@ def enter() -> Iterator[Callable[..., Any]]:
             page.set_default_timeout(PATIENCE_MS)
             watch = Watch(urlsplit(running.url).netloc)
             page.on("request", watch.on_request)
-            page.on("console", lambda m: None if _icon(m) else watch.on_console(m))
+            page.on("console", watch.on_console)
             page.on("pageerror", lambda error: watch.note(str(error)))
             page.goto(f"{running.url}ui")
             yield page
@@ -68,11 +68,6 @@ def enter() -> Iterator[Callable[..., Any]]:
 
         yield opened
         chromium.close()
-
-
-def _icon(message: Any) -> bool:
-    """Whether the browser misses the icon of the whole server, which it asks for unbidden."""
-    return str(message.location.get("url", "")).endswith("/favicon.ico")
 
 
 def _key(running: Running, tenant: str, user: str, **about: Any) -> str:
@@ -98,6 +93,7 @@ def test_sign_in_ask_follow_a_citation_and_sign_out(
         _settled(page)
         expect(page.locator("#pl-account")).to_contain_text("Signed in as acme/ann")
         expect(page.locator("#pl-shelf")).to_contain_text("payroll-acme.md")
+        expect(page.locator(".pl-status")).to_contain_text("4 documents")  # three open to all
         expect(page.locator("#pl-folder")).to_have_count(0)
         assert page.evaluate("document.cookie").find("plumbline_session") == -1
 
@@ -118,7 +114,7 @@ def test_sign_in_ask_follow_a_citation_and_sign_out(
 
         page.click('#pl-account [data-action="sign-out"]')
         expect(page).to_have_url(f"{running.url}ui/sign-in")
-        page.goto(f"{running.url}ui/")
+        page.goto(running.url)
         expect(page).to_have_url(f"{running.url}ui/sign-in")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.applications import Starlette
@@ -18,7 +17,7 @@ from starlette.routing import Route
 
 from assistant.server.listen import Announcing, listen
 from assistant.server.operation import Operation
-from assistant.ui.middleware import is_loopback
+from assistant.ui.middleware import hostname, is_loopback
 
 HOST = "127.0.0.1"
 
@@ -28,7 +27,7 @@ def create_admin(operation: Operation) -> Starlette:
 
     def guarded(request: Request) -> Response:
         """A page of some web site cannot read this through its reader."""
-        host = urlsplit(f"//{request.headers.get('host', '')}").hostname or ""
+        host = hostname(request.headers.get("host", ""))
         if not is_loopback(host) or "origin" in request.headers:
             return PlainTextResponse("This name is not served here; use 127.0.0.1.\n", 421)
         return _PAGES[request.url.path](operation)

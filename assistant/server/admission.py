@@ -158,22 +158,17 @@ class Admission:
         if self.draining:
             raise _going()
         if wait := key.requests.wait(1, now):
-            raise ApiError(
-                429, f"This key has made its requests of this minute; wait {wait:.1f} s.", wait=wait
-            )
+            said = f"This key has made its requests of this minute; wait {wait:.1f} s."
+            raise _limited(said, key, now, wait)
         if wait := key.tokens.wait(max(1, tokens), now):
-            raise ApiError(
-                429, f"This key has used its tokens of this minute; wait {wait:.1f} s.", wait=wait
-            )
+            said = f"This key has used its tokens of this minute; wait {wait:.1f} s."
+            raise _limited(said, key, now, wait)
 
     def _refuse(self, key: _Key, tokens: int, now: float) -> None:
         self._refuse_rate(key, tokens, now)
         if key.here >= self.settings.key_concurrency:
-            raise ApiError(
-                429,
-                f"This key has {key.here} requests here already; wait for one to end.",
-                wait=min(self._typical, MINUTE),
-            )
+            said = f"This key has {key.here} requests here already; wait for one to end."
+            raise _limited(said, key, now, min(self._typical, MINUTE))
         if self._busy >= self.settings.workers and self._waiting >= self.settings.queue:
             raise self._full()
 
@@ -237,6 +232,11 @@ class Admission:
 
 def _going() -> ApiError:
     return ApiError(503, "The server is going down; try again.", wait=2.0, again=True)
+
+
+def _limited(said: str, key: _Key, now: float, wait: float) -> ApiError:
+    """Over a limit of the key; the answer says what is left, as every other answer does."""
+    return ApiError(429, said, wait=wait, more=_left(key, now))
 
 
 def _left(key: _Key, now: float) -> dict[str, str]:

@@ -14,8 +14,12 @@ from assistant.server.cut import Cut
 from assistant.server.errors import ApiError
 from assistant.server.principal import Principal
 from assistant.server.reading import Ask
+from assistant.server.shelf import id_of, uploaded
+from safety.links import neutralise
 
 Finish = Literal["stop", "length", "content_filter"]
+#: Outcomes that are refusals to clients.
+REFUSED = ("refused", "crisis")
 _MARK = re.compile(r"\[(\d{1,4})\]")
 _ADDRESS = re.compile(r"https?://", re.I)
 _SOURCES = {"en": "Sources", "zh": "来源"}
@@ -121,7 +125,7 @@ def _choice(
 def _ended(
     ask: Ask, index: int, name: str, base: str, cut: Cut, raw: str, reply: Reply, count_of: Any
 ) -> Iterator[Piece | Choice]:
-    refused = reply.outcome in ("refused", "crisis")
+    refused = reply.outcome in REFUSED
     finish: Finish = "content_filter" if refused else "stop"
     if refused:
         # clients that know no refusals show the content: it must not be empty
@@ -133,8 +137,7 @@ def _ended(
             finish = "length"
     cited = _cited(reply.citations if not refused else (), cut.text, name, base)
     if ask.markdown and cited:
-        listed = "\n".join(f"[{c['number']}] {c['title']} – {c['url']}" for c in cited)
-        more = f"\n\n{_SOURCES.get(reply.language, 'Sources')}:\n{listed}"
+        more = f"\n\n{_SOURCES.get(reply.language, 'Sources')}:\n{_listed(cited)}"
         text, cut.text = text + more, cut.text + more
     if text:
         yield Piece(index, text)
@@ -150,6 +153,12 @@ def _ended(
         prompt_tokens=reply.usage.prompt if reply.usage else count_of(f"{told}\n{ask.question}"),
         tokens=reply.usage.answer if reply.usage else count_of(cut.text),
     )
+
+
+def _listed(cited: tuple[dict[str, Any], ...]) -> str:
+    """The sources as lines; what a title would make a front end fetch goes, as in the text."""
+    lines = "\n".join(f"[{c['number']}] {' '.join(c['title'].split())} – {c['url']}" for c in cited)
+    return neutralise(lines, frozenset(c["url"] for c in cited))[0]
 
 
 def _rest(final: str, shown: str) -> str:
@@ -176,12 +185,12 @@ def citation_of(citation: Citation, name: str, base: str) -> dict[str, Any]:
     return {
         "id": number,
         "number": citation.number,
-        "title": citation.title or source,
+        "title": title_of(citation.title, source),
         "url": f"{base}/v1/citations/{number}",
         "source": source,
         "headings": list(citation.headings),
         "quote": citation.quote,
-        "document_id": str(citation.document_id),
+        "document_id": document_of(citation.source, citation.document_id),
         "chunk_id": str(citation.chunk_id),
         "start": citation.start,
         "end": citation.end,
@@ -192,9 +201,23 @@ def citation_of(citation: Citation, name: str, base: str) -> dict[str, Any]:
     }
 
 
+def title_of(title: str, source: str) -> str:
+    """A document's title as words, or where none are left its place; no front end loads of it."""
+    named = (neutralise(name, frozenset())[0].strip() for name in (title, source))
+    return next(filter(None, named), "–")
+
+
 def place_of(source: str) -> str:
     """Where a document comes from: its address, or its name alone."""
+    if (own := uploaded(source)) is not None:
+        return own[1]
     return source if _ADDRESS.match(source) else source.rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+
+
+def document_of(source: str, number: int) -> str:
+    """A document's id: the one at /v1/documents where it came in there."""
+    own = uploaded(source)
+    return str(number) if own is None else id_of(*own)
 
 
 def _annotations(cited: tuple[dict[str, Any], ...], text: str) -> tuple[dict[str, Any], ...]:

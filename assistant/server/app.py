@@ -48,6 +48,7 @@ from assistant.server.records import Records
 from assistant.server.sessions import Sessions
 from assistant.server.shelf import FILE as SHELF
 from assistant.server.shelf import Shelf
+from assistant.server.slow import Timed
 from assistant.server.watch import Watch
 from assistant.ui.middleware import is_loopback
 from retrieval import menu
@@ -178,6 +179,7 @@ def serve(assistant: Assistant, settings: Settings, on_ready: Callable[[str], No
     operation = app.state.server.operation
     config = uvicorn.Config(
         app,
+        http=Timed,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
 import anyio
-from fastapi import Request
+from fastapi import Query, Request
+from fastapi.responses import JSONResponse
 
 from assistant.config import Settings
 from assistant.dialogue import Assistant
@@ -21,6 +22,11 @@ from assistant.server.records import Records
 from assistant.server.shelf import Shelf
 
 T = TypeVar("T")
+
+#: Listed at once at most, and where nothing is said; the rest comes `after` the last one.
+LISTED = 1000
+Limit = Annotated[int, Query(ge=1, le=LISTED)]
+After = Annotated[str | None, Query(max_length=128)]
 
 #: The names under which the parts of this server are models.
 CHAT, SOURCES, TASKS = "plumbline", "plumbline-sources", "plumbline-tasks"
@@ -65,6 +71,11 @@ def server_of(request: Request) -> Server:
     return server
 
 
+def base_of(request: Request) -> str:
+    """The address below which this server is reached, without a slash at its end."""
+    return server_of(request).settings.server.url.rstrip("/") or str(request.base_url).rstrip("/")
+
+
 class Light(Needs):
     """A dependency as `Needs`, for what no worker is needed for; it counts as a request."""
 
@@ -75,9 +86,18 @@ class Light(Needs):
         return principal
 
 
-def missing(what: str) -> ApiError:
+def missing(what: str, param: str = "id") -> ApiError:
     """The answer for what is not there, and for what is somebody else's."""
-    return ApiError(404, f"There is no such {what}.", f"{what}_not_found", "id")
+    return ApiError(404, f"There is no such {what}.", f"{what}_not_found", param)
+
+
+def page_of(found: list[dict[str, Any]], limit: int) -> JSONResponse:
+    """The first so many of a list; one more says that there are more.
+
+    It is written where it was made, in a thread: a long one does not stop the event loop.
+    """
+    more = len(found) > limit
+    return JSONResponse({"object": "list", "data": found[:limit], "has_more": more})
 
 
 async def present(request: Request, work: Awaitable[T]) -> T:

@@ -12,12 +12,12 @@ from fastapi.responses import JSONResponse, Response
 
 from assistant.server import tasks
 from assistant.server.answer import Choice, Piece, answer
-from assistant.server.base import present, server_of
+from assistant.server.base import base_of, present, server_of
 from assistant.server.engine import Job
 from assistant.server.principal import Needs, Principal
 from assistant.server.reading import Ask, read
 from assistant.server.schema import ChatRequest
-from assistant.server.streaming import EventStream, frame
+from assistant.server.streaming import EventStream, begun, frame
 from assistant.server.verdicts import moderation_of
 
 router = APIRouter()
@@ -44,7 +44,7 @@ async def complete(
     ask = read(body, server, x_conversation_id)
     task = tasks.of(ask)
     name = uuid4().hex
-    base = server.settings.server.url.rstrip("/") or str(request.base_url).rstrip("/")
+    base = base_of(request)
     ticket = await present(request, server.admission.enter(who, ask.tokens))
     job: Job[Piece | Choice] = server.engine.start(
         (lambda _: tasks.answer(server, ask, task))
@@ -57,7 +57,8 @@ async def complete(
     if not ask.stream:
         return JSONResponse(await present(request, _whole(job, head)), headers=ticket.headers)
     seconds = server.settings.server.send_seconds
-    return EventStream(_chunks(job, head, ask), job.stop, seconds, ticket.headers)
+    frames = await present(request, begun(_chunks(job, head, ask)))
+    return EventStream(frames, job.stop, seconds, ticket.headers)
 
 
 def _head(ask: Ask, name: str) -> dict[str, Any]:

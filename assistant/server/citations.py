@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 
 from assistant.server.answer import citation_of
-from assistant.server.base import Light, missing, server_of
+from assistant.server.base import Light, base_of, missing, server_of
 from assistant.server.principal import Principal
 
 router = APIRouter()
@@ -34,10 +34,9 @@ def citation(
     if found is None:
         raise missing("citation")
     excerpt = server.assistant.excerpt(found, who.readers)
-    base = server.settings.server.url.rstrip("/") or str(request.base_url).rstrip("/")
     return {
         "object": "citation",
-        **citation_of(found, f"{form[1]}-{form[2]}", base),
+        **citation_of(found, f"{form[1]}-{form[2]}", base_of(request)),
         "before": excerpt.before,
         "after": excerpt.after,
         "current": excerpt.current,

@@ -5,17 +5,27 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from assistant.errors import ConversationNotFound
 from assistant.schema import Turn
-from assistant.server.base import Light, missing, server_of
+from assistant.server.answer import REFUSED, citation_of
+from assistant.server.base import (
+    LISTED,
+    After,
+    Light,
+    Limit,
+    base_of,
+    missing,
+    page_of,
+    server_of,
+)
 from assistant.server.principal import Principal
+from assistant.server.records import Response
 
 router = APIRouter()
 Chatter = Annotated[Principal, Depends(Light("chat"))]
-#: Listed at once.
-LISTED = 1000
 
 
 class Named(BaseModel):
@@ -35,9 +45,17 @@ def begin(body: Named, request: Request, who: Chatter) -> dict[str, Any]:
 
 
 @router.get("/v1/conversations")
-def listed(request: Request, who: Chatter) -> dict[str, Any]:
-    """The caller's conversations that have turns, the last used first."""
-    found = server_of(request).assistant.conversations(who.owner)[:LISTED]
+def listed(
+    request: Request, who: Chatter, limit: Limit = LISTED, after: After = None
+) -> JSONResponse:
+    """The caller's conversations that have turns, the last used first; `after` that of this id."""
+    found = server_of(request).assistant.conversations(who.owner)
+    if after is not None:
+        at = next((n for n, c in enumerate(found) if c.id == after), None)
+        if at is None:
+            raise missing("conversation", "after")
+        found = found[at + 1 :]
+    found = found[: limit + 1]
     data = [
         {
             "id": c.id,
@@ -49,17 +67,24 @@ def listed(request: Request, who: Chatter) -> dict[str, Any]:
         }
         for c in found
     ]
-    return {"object": "list", "data": data}
+    return page_of(data, limit)
 
 
 @router.get("/v1/conversations/{conversation_id}")
 def shown(conversation_id: str, request: Request, who: Chatter) -> dict[str, Any]:
-    """A conversation's messages."""
+    """A conversation's messages; answers with the id that rates them, and their citations."""
+    server = server_of(request)
     try:
-        turns = server_of(request).assistant.turns(conversation_id, user_id=who.owner)
+        turns = server.assistant.turns(conversation_id, user_id=who.owner)
     except ConversationNotFound:
         raise missing("conversation") from None
-    messages = [message for turn in turns for message in _messages(turn)]
+    given = {
+        turn_id: (response, index)
+        for response in server.records.of_conversation(conversation_id, who.owner)
+        for index, turn_id in enumerate(response.turn_ids)
+    }
+    base = base_of(request)
+    messages = [message for turn in turns for message in _messages(turn, given.get(turn.id), base)]
     return {"id": conversation_id, "object": "conversation", "messages": messages}
 
 
@@ -87,9 +112,25 @@ def deleted(conversation_id: str, request: Request, who: Chatter) -> dict[str, A
     return {"id": conversation_id, "object": "conversation.deleted", "deleted": True}
 
 
-def _messages(turn: Turn) -> list[dict[str, Any]]:
-    created = int(turn.created)
+def _messages(turn: Turn, given: tuple[Response, int] | None, base: str) -> list[dict[str, Any]]:
+    """Question and answer; what was answered elsewhere than here has no id and no citations."""
+    created, reply = int(turn.created), turn.reply
+    about: dict[str, Any] = {"response_id": None, "citations": []}
+    if given is not None:
+        response, index = given
+        name = f"{response.id}-{index}"
+        about = {
+            "response_id": f"chatcmpl-{response.id}",
+            "citations": [citation_of(c, name, base) for c in response.citations[index]],
+        }
+    refusal = reply.text if reply.outcome in REFUSED else None
     return [
         {"role": "user", "content": turn.user_text, "created": created},
-        {"role": "assistant", "content": turn.reply.text, "created": created},
+        {
+            "role": "assistant",
+            "content": reply.text,
+            "refusal": refusal,
+            "created": created,
+            **about,
+        },
     ]

@@ -6,9 +6,10 @@ from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Form, Request, UploadFile
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
-from assistant.server.base import Light, missing, server_of
+from assistant.server.base import LISTED, After, Light, Limit, missing, page_of, server_of
 from assistant.server.errors import ApiError
 from assistant.server.principal import NAME, Principal
 from assistant.server.shelf import Kept
@@ -43,9 +44,21 @@ async def put(
 
 
 @router.get("/v1/documents")
-def listed(request: Request, who: Reader) -> dict[str, Any]:
-    """The documents that the caller may read."""
-    return {"object": "list", "data": [_shown(k) for k in server_of(request).shelf.all(who)]}
+def listed(
+    request: Request,
+    who: Reader,
+    limit: Limit = LISTED,
+    after: After = None,
+) -> JSONResponse:
+    """The documents that the caller may read, by name; `after` the one of this id."""
+    shelf = server_of(request).shelf
+    last = None
+    if after is not None:
+        last = shelf.get(who, after)
+        if last is None:
+            raise missing("document", "after")
+    found = [_shown(kept) for kept in shelf.all(who, last, limit + 1)]
+    return page_of(found, limit)
 
 
 @router.get("/v1/documents/{document_id}")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from assistant.server.base import EMBED, server_of, worked
@@ -38,10 +39,10 @@ class EmbeddingRequest(BaseModel):
     kind: Literal["query", "passage"] | None = None
 
 
-@router.post("/v1/embeddings")
+@router.post("/v1/embeddings", response_class=JSONResponse)
 async def embed(
     body: EmbeddingRequest, request: Request, who: Annotated[Principal, Depends(Needs("embed"))]
-) -> JSONResponse:
+) -> Response:
     """Turn texts into unit vectors."""
     server = server_of(request)
     if server.model(body.model) != EMBED and body.model not in server.settings.server.models:
@@ -57,18 +58,13 @@ async def embed(
     count = server.assistant.parts.policy.count_tokens
     size = sum(map(len, texts)) // CHARACTERS + 1
 
-    def work() -> tuple[list[Any], int]:
+    def work() -> bytes:
         vectors = embedder.embed(texts, body.kind or "passage").astype("<f4")
-        coded = body.encoding_format == "base64"
-        return [_written(v, coded) for v in vectors], sum(map(count, texts))
+        tokens = sum(map(count, texts))
+        return _whole(body, vectors, {"prompt_tokens": tokens, "total_tokens": tokens})
 
-    (vectors, tokens), ticket = await worked(request, who, size, work)
-    data = [
-        {"object": "embedding", "index": n, "embedding": vector} for n, vector in enumerate(vectors)
-    ]
-    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    made = {"object": "list", "model": body.model, "data": data, "usage": usage}
-    return JSONResponse(made, headers=ticket.headers)
+    made, ticket = await worked(request, who, size, work)
+    return Response(made, headers=ticket.headers, media_type="application/json")
 
 
 def _texts(body: EmbeddingRequest) -> list[str]:
@@ -91,5 +87,17 @@ def _texts(body: EmbeddingRequest) -> list[str]:
     return [text.encode(errors="replace").decode() for text in texts]
 
 
-def _written(vector: np.ndarray[Any, Any], coded: bool) -> Any:
-    return base64.b64encode(vector.tobytes()).decode() if coded else vector.tolist()
+def _whole(body: EmbeddingRequest, vectors: np.ndarray[Any, Any], usage: dict[str, int]) -> bytes:
+    """The answer's body, written in the worker and vector by vector.
+
+    A hundred thousand numbers at once would stop everybody else's answers for a moment.
+    """
+    coded = body.encoding_format == "base64"
+    data = ", ".join(_written(n, vector, coded) for n, vector in enumerate(vectors))
+    head = json.dumps({"object": "list", "model": body.model, "usage": usage}, ensure_ascii=False)
+    return f'{head[:-1]}, "data": [{data}]}}'.encode()
+
+
+def _written(index: int, vector: np.ndarray[Any, Any], coded: bool) -> str:
+    numbers = base64.b64encode(vector.tobytes()).decode() if coded else vector.tolist()
+    return json.dumps({"object": "embedding", "index": index, "embedding": numbers})

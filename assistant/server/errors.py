@@ -7,7 +7,8 @@ to do; it never holds a path, a statement or a value's inner form.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -18,6 +19,8 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
+#: Of a place in a body, the kind that a value was tried as.
+_BRANCH = re.compile(r"(constrained-)?(str|int)|list\[.*\]")
 #: Type and code of an error where its raiser names none.
 KINDS = {
     400: ("invalid_request_error", None),
@@ -63,6 +66,7 @@ class ApiError(Exception):
         param: the field that is at fault.
         wait: seconds after which the same request may pass; sent as Retry-After, rounded up.
         again: whether a client should try again by itself; None leaves it to the client.
+        more: further headers.
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class ApiError(Exception):
         param: str | None = None,
         wait: float | None = None,
         again: bool | None = None,
+        more: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         kind, usual = KINDS.get(status, ("server_error", "server_error"))
@@ -82,6 +87,7 @@ class ApiError(Exception):
         self.param = param
         self.wait = wait
         self.again = again
+        self.more = more or {}
 
     def body(self) -> dict[str, Any]:
         """The error body."""
@@ -96,7 +102,7 @@ class ApiError(Exception):
 
     def headers(self) -> dict[str, str]:
         """Headers that belong to the error."""
-        made = {}
+        made = {**self.more}
         if self.wait is not None:
             made["retry-after"] = str(max(1, math.ceil(self.wait)))
         if self.again is not None:
@@ -128,7 +134,7 @@ def install(app: FastAPI) -> None:
 
     async def invalid(_request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return misread(error.errors()[0]).response()
+        return misread(_plainest(error.errors())).response()
 
     app.add_exception_handler(ApiError, ours)
     app.add_exception_handler(HTTPException, refused)
@@ -140,12 +146,27 @@ def misread(item: Mapping[str, Any]) -> ApiError:
     if item["type"] == "json_invalid":
         return ApiError(400, "The body is not valid JSON; send a JSON object.", "invalid_json")
     path = [part for part in item["loc"] if part not in ("body", "query", "path", "header")]
-    name = ".".join(str(p) for p in path[:6]) or None
+    name = ".".join(str(p) for p in path[:6] if not _BRANCH.fullmatch(str(p))) or None
+    if name is None:
+        said = "Send the body as a JSON object, with the header Content-Type: application/json."
+        return ApiError(400, said, "invalid_value")
+    if "UploadFile" in str(item["msg"]):
+        return ApiError(400, f"{name}: Send a file, with its name.", "invalid_value", name)
     missing = item["type"] == "missing"
     code = "missing_required_parameter" if missing else "invalid_value"
     said = str(item["msg"])[:200].removeprefix("Value error, ")
-    message = f"{name or 'The body'}: {said}."
+    message = f"{name}: {said}."
     return ApiError(400, message, code, name)
+
+
+def _plainest(items: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Of what is wrong with the first field, what says most.
+
+    A field that may be of several kinds is tried as each; that it is not of another is no news.
+    """
+    first = items[0]
+    same = [item for item in items if item["loc"][:2] == first["loc"][:2]]
+    return next((item for item in same if not item["type"].endswith("_type")), first)
 
 
 def _allowed(app: FastAPI, path: str, own: str) -> str:

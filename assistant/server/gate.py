@@ -12,7 +12,6 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,10 +24,11 @@ from assistant.server.principal import (
     GROUPS_HEADER,
     LOCAL,
     USER_HEADER,
+    Needs,
     Principal,
     acting,
 )
-from assistant.ui.middleware import is_loopback
+from assistant.ui.middleware import foreign, hostname, is_loopback
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ _FIXED = (
 _OURS = frozenset(name for name, _ in _FIXED)
 #: Where the chat is served.
 PAGE = "/ui"
+#: What browsers ask for unbidden: where the chat is served, they are led to it, and get its icon.
+DOORS = frozenset({"/", "/favicon.ico"})
 
 
 class Gate:
@@ -96,7 +98,8 @@ class Gate:
     async def _checked(self, scope: Scope, receive: Receive) -> Receive:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         self._from_here(headers)
-        if scope["path"] not in PUBLIC:
+        open_to_all = scope["path"] in PUBLIC or (self.page is not None and scope["path"] in DOORS)
+        if not open_to_all:
             scope["state"]["principal"] = await self._principal(headers)
         length = headers.get(b"content-length", "")
         uploads = scope["path"].startswith(FILES) and "multipart" in headers.get(
@@ -107,17 +110,18 @@ class Gate:
             raise _large(most)
         if not uploads:
             return await read_body(receive, most)
+        if scope["method"] == "POST":
+            Needs("ingest").of(scope["state"]["principal"])  # before anything is read of it
         if not length:
             raise ApiError(411, "Say in Content-Length how large the upload is.")
-        return receive
+        return _paced(receive)
 
     def _from_here(self, headers: dict[bytes, str]) -> None:
         """A page of some web site cannot reach a server on this computer through its reader."""
         host = headers.get(b"host", "")
-        if self.loopback and not is_loopback(_hostname(host)):
+        if self.loopback and not is_loopback(hostname(host)):
             raise ApiError(421, "This name is not served here; use 127.0.0.1 or localhost.")
-        origin = headers.get(b"origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if foreign(headers.get(b"origin"), host):
             raise ApiError(403, "This request comes from a web page of another site.")
 
     async def _principal(self, headers: dict[bytes, str]) -> Principal:
@@ -128,7 +132,7 @@ class Gate:
             raise ApiError(
                 401, f"{told} Send one as 'Authorization: Bearer KEY'; `keys create` makes it."
             )
-        user, groups = (headers.get(n.encode()) for n in (USER_HEADER, GROUPS_HEADER))
+        user, groups = (_words(headers.get(n.encode())) for n in (USER_HEADER, GROUPS_HEADER))
         return acting(found, user, groups)
 
     def _recalled(self, given: str) -> Principal | None:
@@ -208,6 +212,25 @@ async def read_body(receive: Receive, most: int) -> Receive:
     return again
 
 
+def _paced(receive: Receive) -> Receive:
+    """A `receive` that gives up on a body of which nothing comes for a while."""
+    more = True
+
+    async def next_piece() -> Message:
+        nonlocal more
+        if not more:
+            return await receive()
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                message = await receive()
+        except TimeoutError:
+            raise ApiError(408, "The body did not arrive in time.") from None
+        more = bool(message.get("more_body", False))
+        return message
+
+    return next_piece
+
+
 def at_page(path: str) -> bool:
     """Whether this is an address of the chat."""
     return path == PAGE or path.startswith(PAGE + "/")
@@ -229,6 +252,14 @@ def _lingering(send: Send, receive: Receive) -> Send:
     return sent
 
 
+def _words(value: str | None) -> str | None:
+    """A header's value as UTF-8, which is what clients send names in that Latin-1 has not."""
+    try:
+        return value and value.encode("latin-1").decode()
+    except ValueError:
+        return value
+
+
 def _large(most: int) -> ApiError:
     return ApiError(413, f"The body is too large; {most // 1024} KiB are taken.")
 
@@ -238,10 +269,3 @@ def _key(headers: dict[bytes, str]) -> str:
     if kind.lower() == "bearer":
         return token.strip()
     return headers.get(b"api-key", "").strip()
-
-
-def _hostname(netloc: str) -> str:
-    try:
-        return urlsplit(f"//{netloc}").hostname or ""
-    except ValueError:
-        return ""

@@ -32,7 +32,14 @@ from assistant.server.principal import Principal
 from assistant.server.reading import CHARACTERS, QUESTION
 from assistant.server.shelf import Kept
 from assistant.ui.base import Visitor
-from retrieval.schema import FileReport, IndexStatus, IngestProgress, IngestSummary, RootStatus
+from retrieval.schema import (
+    FileReport,
+    IndexStatus,
+    IngestProgress,
+    IngestSummary,
+    RootStatus,
+    Scope,
+)
 
 #: Between two looks at a file that is taken in, and how long one is waited for, seconds.
 LOOK, PATIENCE = 0.2, 600.0
@@ -181,15 +188,16 @@ class Guest:
         return sum(self._server.shelf.delete(who, kept.id) is not None for kept in found)
 
     def index_status(self) -> IndexStatus:
-        """The documents that they may read; nothing of anybody else's."""
+        """How many documents they may read, and those that came in over the API by name."""
         status = self._assistant.index_status()
         if self._who.open:
             return status
+        documents, chunks = self._counts()
         seen = "documents" in self._who.scopes
         kept = self._server.shelf.all(self._who) if seen else []
         return IndexStatus(
-            documents=sum(one.status == "ready" for one in kept),
-            chunks=0,
+            documents=documents,
+            chunks=chunks,
             sequence=status.sequence,
             served=status.served,
             embedder=status.embedder,
@@ -202,9 +210,13 @@ class Guest:
         if self._who.open:
             return health
         own = len(self.conversations())
-        return replace(health, documents=0, chunks=0, data_dir="", conversations=own)
+        documents, chunks = self._counts()
+        return replace(health, documents=documents, chunks=chunks, data_dir="", conversations=own)
 
     # --------------------------------------------------------------------------------------------
+
+    def _counts(self) -> tuple[int, int]:
+        return self._assistant.parts.knowledge.store.counts(Scope(self._who.readers))
 
     def _may(self, scope: str) -> Principal:
         if scope not in self._who.scopes:
@@ -252,13 +264,15 @@ class Guest:
         began, shelf = time.monotonic(), self._server.shelf
         reports: list[FileReport] = []
         for done, (given, path) in enumerate(files, 1):
+            sent = time.time()
             kept = shelf.put(who, name_of(given), path.read_bytes(), [who.everybody])
+            new = kept.updated >= sent
             while kept.status == "processing" and time.monotonic() - began < PATIENCE:
                 time.sleep(LOOK)
                 spent = time.monotonic() - began
                 yield IngestProgress(done - 1, len(files), 0, 0, spent, None)
                 kept = shelf.get(who, kept.id) or replace(kept, status="failed")
-            reports.append(_report(kept))
+            reports.append(_report(kept) if new else FileReport(kept.name, "unchanged"))
             spent = time.monotonic() - began
             yield IngestProgress(done, len(files), 0, 0, spent, reports[-1])
         outcomes = [report.outcome for report in reports]
@@ -266,7 +280,7 @@ class Guest:
             documents=len(reports),
             added=outcomes.count("added"),
             updated=outcomes.count("updated"),
-            unchanged=0,
+            unchanged=outcomes.count("unchanged"),
             removed=0,
             chunks=0,
             embedded=0,

@@ -114,7 +114,14 @@ class Needs:
         Raises:
             ApiError: the key is not for this.
         """
-        principal = asks(request)
+        return self.of(asks(request))
+
+    def of(self, principal: Principal) -> Principal:
+        """The principal, where it has the scope.
+
+        Raises:
+            ApiError: it has not.
+        """
         if self.scope not in principal.scopes:
             raise ApiError(403, f"This key is not for this; it needs the scope {self.scope!r}.")
         return principal

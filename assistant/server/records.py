@@ -99,18 +99,16 @@ class Records:
             query = sa.select(RESPONSE).where(RESPONSE.c.id == response_id)
             with self._engine.connect() as connection:
                 row = connection.execute(query).mappings().one_or_none()
-        if row is None or row["owner"] != owner:
-            return None
-        return Response(
-            row["id"],
-            row["owner"],
-            row["conversation_id"],
-            tuple(row["turn_ids"].split()),
-            tuple(row["candidate_ids"].split()),
-            row["stored"],
-            _citations.validate_json(row["citations"]),
-            row["created"],
-        )
+        return None if row is None or row["owner"] != owner else _response(row)
+
+    def of_conversation(self, conversation_id: str, owner: str) -> list[Response]:
+        """The answers of a conversation of this owner, the oldest first."""
+        self._journal.flush()
+        c = RESPONSE.c
+        mine = (c.conversation_id == conversation_id) & (c.owner == owner)
+        query = sa.select(RESPONSE).where(mine).order_by(c.created)
+        with self._engine.connect() as connection:
+            return [_response(row) for row in connection.execute(query).mappings()]
 
     def done(self, owner: str, key: str) -> bool:
         """Whether this owner's request of that key was carried out."""
@@ -155,6 +153,19 @@ class Records:
         self._journal.flush()
         with self._writer.begin() as connection:
             connection.execute(sa.delete(table).where(which))
+
+
+def _response(row: Any) -> Response:
+    return Response(
+        row["id"],
+        row["owner"],
+        row["conversation_id"],
+        tuple(row["turn_ids"].split()),
+        tuple(row["candidate_ids"].split()),
+        row["stored"],
+        _citations.validate_json(row["citations"]),
+        row["created"],
+    )
 
 
 def forget(home: Path, owner: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 #: Most that is taken of each; OpenAI's own bounds where it has some.
 CHOICES, STOPS, MESSAGES, PARTS = 4, 4, 1024, 256
+#: Parts of all messages: each is an object that is made before anything else can go on.
+ALL_PARTS = 4096
 
 
 class _Open(BaseModel):
@@ -72,3 +74,13 @@ class ChatRequest(_Open):
     modalities: list[str] | None = Field(None, max_length=8)
     conversation_id: str | None = Field(None, max_length=128)
     citations: Literal["annotations", "markdown"] | None = None
+
+    @field_validator("messages", mode="before")
+    @classmethod
+    def _few(cls, given: Any) -> Any:
+        """Count the parts before any is looked at."""
+        messages = given if isinstance(given, list) else []
+        contents = [m.get("content") for m in messages if isinstance(m, dict)]
+        if sum(len(c) for c in contents if isinstance(c, list)) > ALL_PARTS:
+            raise ValueError(f"the messages have more than {ALL_PARTS} parts in all")
+        return given

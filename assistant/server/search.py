@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from assistant.server.answer import place_of
+from assistant.server.answer import document_of, place_of, title_of
 from assistant.server.base import server_of, worked
 from assistant.server.principal import Needs, Principal
 from assistant.server.reading import CHARACTERS
@@ -46,9 +46,9 @@ async def search(
         data = [
             {
                 "object": "passage",
-                "document_id": str(p.chunk.document_id),
+                "document_id": document_of(p.source, p.chunk.document_id),
                 "chunk_id": str(p.chunk.id),
-                "title": hide(p.title),
+                "title": title_of(hide(p.title), place_of(p.source)),
                 "source": place_of(p.source),
                 "headings": [hide(h) for h in p.chunk.headings],
                 "text": hide(p.chunk.text),

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -34,6 +35,8 @@ from retrieval.sources.memory import Given
 FILE = "documents.db"
 #: The folder of files that were acknowledged and not yet taken in, beside the database.
 UPLOADS = "uploads"
+#: What the names of tenants' roots in the knowledge base begin with.
+ROOT = "api."
 #: The status of a document that is being deleted; nobody sees it any more.
 GOING = "deleting"
 #: Seconds after which a file that belongs to nothing is deleted.
@@ -92,7 +95,18 @@ class Kept:
 
 def root_of(tenant: str) -> str:
     """The source under which a tenant's documents stand in the knowledge base."""
-    return f"api.{tenant}"
+    return f"{ROOT}{tenant}"
+
+
+def uploaded(source: str) -> tuple[str, str] | None:
+    """Tenant and name of a document that came in over the API; None for every other one."""
+    root, colon, name = source.partition(":")
+    return (root.removeprefix(ROOT), name) if colon and root.startswith(ROOT) else None
+
+
+def id_of(tenant: str, name: str) -> str:
+    """The id of a tenant's document of this name."""
+    return "doc-" + hashlib.sha256(json.dumps([tenant, name]).encode()).hexdigest()[:32]
 
 
 class Shelf:
@@ -117,50 +131,34 @@ class Shelf:
     def put(self, who: Principal, name: str, content: bytes, readers: Sequence[str]) -> Kept:
         """Take a file in; returns at once, with the status processing.
 
+        The same content for the same readers again, as of a request that is retried, is no version.
+
         Raises:
             ApiError: the name is that of a document that is closed to the caller, or too many wait.
         """
-        key, now = _id(who.tenant, name), time.time()
+        key, now = id_of(who.tenant, name), time.time()
         if not self._waiting.acquire(blocking=False):
             raise ApiError(503, "Too many files wait to be taken in.", wait=10.0, again=True)
         try:
             version = (hashlib.sha256(content).hexdigest(), now)
             self._keep(self._upload(key, now), content)
             with self._writer.begin() as connection:
-                row = connection.execute(
-                    sa.select(DOCUMENT).where(DOCUMENT.c.id == key)
-                ).one_or_none()
-                before = _kept(row) if row is not None else None
-                if before is not None and before.status == GOING:
-                    raise ApiError(409, "The document is being deleted; try again.", again=True)
-                if before is not None and not before.open_to(who):
-                    raise ApiError(409, "A document of this name is there; choose another name.")
-                versions = [*(before.versions if before else ()), version][-VERSIONS:]
-                values = {
-                    "id": key,
-                    "tenant": who.tenant,
-                    "name": name,
-                    "readers": ",".join(sorted(set(readers))),
-                    "status": "processing",
-                    "error": "",
-                    "size": len(content),
-                    "versions": json.dumps(versions),
-                    "created": before.created if before else now,
-                    "updated": now,
-                }
+                query = sa.select(DOCUMENT).where(DOCUMENT.c.id == key)
+                row = connection.execute(query).one_or_none()
+                before = None if row is None else _kept(row)
+                made = _next(before, who, key, name, version, readers, len(content))
                 if before is None:
-                    connection.execute(sa.insert(DOCUMENT).values(**values))
-                else:
-                    connection.execute(
-                        sa.update(DOCUMENT).where(DOCUMENT.c.id == key).values(**values)
-                    )
-            made = self._get(key)
-            assert made is not None
-            self._pool.submit(self._take, made)
+                    connection.execute(sa.insert(DOCUMENT).values(**_row(made)))
+                elif made is not before:
+                    update = sa.update(DOCUMENT).where(DOCUMENT.c.id == key)
+                    connection.execute(update.values(**_row(made)))
+            if made is not before:
+                self._pool.submit(self._take, made)
+                return made
         except BaseException:
-            self._upload(key, now).unlink(missing_ok=True)
-            self._waiting.release()
+            self._given_up(key, now)
             raise
+        self._given_up(key, now)
         return made
 
     def get(self, who: Principal, document_id: str) -> Kept | None:
@@ -170,14 +168,19 @@ class Shelf:
             return None
         return found
 
-    def all(self, who: Principal) -> list[Kept]:
-        """The documents that this principal may read, by name."""
-        query = sa.select(DOCUMENT).where(DOCUMENT.c.status != GOING).order_by(DOCUMENT.c.name)
+    def all(
+        self, who: Principal, after: Kept | None = None, limit: int | None = None
+    ) -> list[Kept]:
+        """The documents that this principal may read, by name; so many of those after one."""
+        c = DOCUMENT.c
+        query = sa.select(DOCUMENT).where(c.status != GOING).order_by(c.name, c.id)
         if who.readers is not None:
-            query = query.where(DOCUMENT.c.tenant == who.tenant)
+            query = query.where(c.tenant == who.tenant)
+        if after is not None:
+            query = query.where(sa.tuple_(c.name, c.id) > (after.name, after.id))
         with self._engine.connect() as connection:
-            kept = [_kept(row) for row in connection.execute(query)]
-        return [k for k in kept if k.open_to(who)]
+            kept = map(_kept, connection.execute(query))
+            return [*islice((k for k in kept if k.open_to(who)), limit)]
 
     def delete(self, who: Principal, document_id: str) -> Kept | None:
         """Remove a document that this principal may read; it is found no more.
@@ -229,6 +232,10 @@ class Shelf:
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < old:  # not one that another process just writes
                     path.unlink()
+
+    def _given_up(self, document_id: str, updated: float) -> None:
+        self._upload(document_id, updated).unlink(missing_ok=True)
+        self._waiting.release()
 
     def _upload(self, document_id: str, updated: float) -> Path:
         return self._uploads / f"{document_id}-{int(updated * 1e6)}"
@@ -292,8 +299,37 @@ class Shelf:
         return "failed", "The document could not be taken in; try again."
 
 
-def _id(tenant: str, name: str) -> str:
-    return "doc-" + hashlib.sha256(json.dumps([tenant, name]).encode()).hexdigest()[:32]
+def _next(
+    before: Kept | None,
+    who: Principal,
+    key: str,
+    name: str,
+    version: tuple[str, float],
+    readers: Sequence[str],
+    size: int,
+) -> Kept:
+    """What comes after `before`; that itself where nothing changes.
+
+    Raises:
+        ApiError: it is being deleted, or closed to the caller.
+    """
+    shared, versions, created = tuple(sorted(set(readers))), (version,), version[1]
+    if before is not None:
+        if before.status == GOING:
+            raise ApiError(409, "The document is being deleted; try again.", again=True)
+        if not before.open_to(who):
+            raise ApiError(409, "A document of this name is there; choose another name.")
+        same = before.versions[-1][0] == version[0]
+        if same and before.readers == shared and before.status != "failed":
+            return before
+        versions, created = (*before.versions, *(() if same else versions)), before.created
+    kept = versions[-VERSIONS:]
+    return Kept(key, who.tenant, name, shared, "processing", "", size, kept, created, version[1])
+
+
+def _row(kept: Kept) -> dict[str, object]:
+    values = {name: getattr(kept, name) for name in Kept.__slots__}
+    return {**values, "readers": ",".join(kept.readers), "versions": json.dumps(kept.versions)}
 
 
 def _kept(row: sa.Row[tuple[object, ...]]) -> Kept:

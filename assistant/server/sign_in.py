@@ -1,14 +1,19 @@
-"""/ui/sign-in and /ui/sign-out: a key for a session, and its end. No script runs here."""
+"""/ui/sign-in and /ui/sign-out: a key for a session, and its end. No script runs here.
+
+Beside them what a browser asks for unbidden: the front door, and an icon.
+"""
 
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from assistant import ui
 from assistant.server.base import server_of
 from assistant.server.front import SIGN_IN, SIGN_OUT, token_of
 from assistant.server.gate import PAGE
@@ -43,6 +48,18 @@ button {{ border: 0; background: #0f6b5c; color: #fff; cursor: pointer; }}
 <button type="submit">{button}</button><small>{hint}</small>
 </form></main></body></html>
 """
+
+
+@router.get("/")
+def led() -> Response:
+    """Lead a browser to the chat."""
+    return RedirectResponse(PAGE + "/", 303)
+
+
+@router.get("/favicon.ico")
+def icon() -> Response:
+    """The icon of the whole server."""
+    return FileResponse(Path(ui.__file__).with_name("favicon.svg"), media_type="image/svg+xml")
 
 
 @router.get(PAGE + SIGN_IN)

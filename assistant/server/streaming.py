@@ -6,6 +6,7 @@ nothing for a while, and one who has gone, ends the work behind the stream.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -24,11 +25,40 @@ HEADERS = {
 }
 #: A comment goes out when nothing else did for so many seconds, so that no proxy hangs up.
 ALIVE_SECONDS = 10.0
+#: So long an answer may take to begin before its stream does.
+FIRST_SECONDS = 5.0
 
 
 def frame(data: dict[str, Any]) -> bytes:
     """One event."""
     return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
+
+
+async def begun(
+    frames: AsyncIterator[bytes], seconds: float = FIRST_SECONDS
+) -> AsyncIterator[bytes]:
+    """The same events, once the first is there or after so many seconds.
+
+    What fails before that has a status of its own, as clients expect, and is no event of a stream.
+
+    Raises:
+        ApiError: it failed.
+    """
+    first = asyncio.ensure_future(anext(frames))
+    try:
+        await asyncio.wait({first}, timeout=seconds)
+    except asyncio.CancelledError:
+        first.cancel()
+        raise
+    if first.done():
+        first.result()
+
+    async def rest() -> AsyncIterator[bytes]:
+        yield await first
+        async for data in frames:
+            yield data
+
+    return rest()
 
 
 class EventStream(Response):

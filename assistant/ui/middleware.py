@@ -139,12 +139,11 @@ def elsewhere(scope: Scope, *, loopback: bool) -> tuple[int, bytes] | None:
     """Status and words for a request that was sent elsewhere, or by a page of another site."""
     headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     host = headers.get(b"host", "")
-    if loopback and not is_loopback(_hostname(host)):
+    if loopback and not is_loopback(hostname(host)):
         return 421, b"This address is not served here. Use http://127.0.0.1 or localhost."
     if scope["method"] in SAFE_METHODS:
         return None
-    origin = headers.get(b"origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+    if foreign(headers.get(b"origin"), host):
         return 403, b"This request comes from another site."
     if headers.get(b"sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         return 403, b"This request comes from another site."
@@ -154,6 +153,24 @@ def elsewhere(scope: Scope, *, loopback: bool) -> tuple[int, bytes] | None:
 def headed(send: Send) -> Send:
     """A `send` that puts our headers on every answer."""
     return _Guarded(send, index=False)
+
+
+def foreign(origin: str | None, host: str) -> bool:
+    """Whether a request's Origin is another site's than its Host, or nobody's at all."""
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc.lower() != host.lower()
+    except ValueError:
+        return True
+
+
+def hostname(netloc: str) -> str:
+    """The name in a Host header, without its port; "" where it is none."""
+    try:
+        return urlsplit(f"//{netloc}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def is_loopback(host: str) -> bool:
@@ -168,13 +185,6 @@ def is_loopback(host: str) -> bool:
 
 def _is_ours(path: str) -> bool:
     return path in _PATHS or (path.startswith(_FOLDERS) and not _CROOKED.search(path))
-
-
-def _hostname(netloc: str) -> str:
-    try:
-        return urlsplit(f"//{netloc}").hostname or ""
-    except ValueError:
-        return ""
 
 
 def _with_policy(message: Message, nonce: str) -> Message:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 from fastapi.routing import APIRoute
@@ -199,6 +201,45 @@ def _below(routes: Iterable[BaseRoute], root: str) -> Iterator[tuple[str, str]]:
 def filled(path: str) -> str:
     """A path with something in place of its parameters."""
     return path.replace("{name:path}", "x").replace("{", "").replace("}", "")
+
+
+@pytest.mark.parametrize("origin", ["http://[", "https://[::1", "null", "//", "\\\\x"])
+def test_an_origin_that_is_none_is_refused(start: Start, origin: str) -> None:
+    """A crooked Origin is another site's, before a key is looked at, and never an error of ours."""
+    running = start(server__ui="true")
+    with running.http() as client:
+        for path in ("/v1/models", "/ui/sign-in"):
+            answer = client.post(path, headers={"origin": origin}, data={"key": "x"})
+            assert answer.status_code == 403, (path, answer.text)
+
+
+def test_names_of_users_are_words_in_any_script(start: Start) -> None:
+    """A header names a user in UTF-8, as clients send what Latin-1 has not."""
+    running = start()
+    key = running.key(tenant="acme", scopes=["chat", "act"])
+    given = [(b"x-plumbline-user", "张三".encode()), (b"x-plumbline-groups", "人事,hr".encode())]
+    with running.http(key) as client:
+        body = {"model": "plumbline", "messages": ASKED}
+        answer = client.post("/v1/chat/completions", json=body, headers=given)
+        assert answer.status_code == 200, answer.text
+        crooked = client.get("/v1/models", headers=[(b"x-plumbline-user", b"\xff/\xfe")])
+        assert crooked.status_code == 400
+    assert running.turns[-1].user_id == "acme/张三"
+
+
+def test_an_upload_is_not_read_for_who_may_not(start: Start) -> None:
+    """Without the scope the refusal is there before the file is."""
+    running = start()
+    key = running.key(scopes=["chat"])
+    at = httpx.URL(running.url)
+    head = (
+        f"POST /v1/documents HTTP/1.1\r\nhost: {at.host}:{at.port}\r\n"
+        f"authorization: Bearer {key}\r\ncontent-length: 9000\r\n"
+        "content-type: multipart/form-data; boundary=x\r\n\r\n"
+    )
+    with socket.create_connection((at.host, at.port or 80), timeout=10) as sender:
+        sender.sendall(head.encode())
+        assert b" 403 " in sender.makefile("rb").readline()
 
 
 def test_every_route_is_closed_to_strangers(start: Start) -> None:

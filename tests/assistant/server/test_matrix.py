@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from assistant.server.gate import PUBLIC, at_page
+from assistant.server.gate import DOORS, PUBLIC, at_page
 from assistant.server.principal import SCOPES
 from tests.assistant.server.conftest import Running, _servers
 from tests.assistant.server.pages import Page, signed_in
@@ -147,7 +147,7 @@ def _knocking(world: World, key: str) -> Iterator[httpx.Client]:
 
 def every(world: World) -> list[tuple[str, str]]:
     """The routes that are not for everybody."""
-    open_to_all = (*PUBLIC, *pages(world))
+    open_to_all = (*PUBLIC, *DOORS, *pages(world))
     return [pair for pair in routes(world.running) if not {pair, pair[1]} & {*open_to_all}]
 
 
@@ -257,6 +257,18 @@ def test_without_a_session_no_page_answers(world: World, who: str) -> None:
                 assert answer.status_code == 401, (method, path)
             assert "default-src 'self'" in answer.headers["content-security-policy"]
             assert "gradio" not in answer.text, (method, path)
+
+
+def test_the_front_door_tells_nothing(world: World) -> None:
+    """Without a key a browser is led to the chat and gets an icon; programs and posts get 405."""
+    with _knocking(world, "") as client:
+        led = client.get("/")
+        assert (led.status_code, led.headers["location"], led.content) == (303, "/ui/", b"")
+        icon = client.get("/favicon.ico")
+        assert (icon.status_code, icon.headers["content-type"]) == (200, "image/svg+xml")
+        assert icon.headers["x-content-type-options"] == "nosniff"
+        for path in DOORS:
+            assert client.post(path, json={}).status_code == 405
 
 
 def test_what_the_page_does_not_ask_for_is_nobodys(world: World) -> None:

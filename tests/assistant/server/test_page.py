@@ -11,10 +11,19 @@ from starlette.testclient import TestClient
 
 from assistant.build import build_assistant
 from assistant.server.app import create_app
+from assistant.server.principal import SCOPES
 from assistant.server.sessions import OF_ONE_KEY, Sessions
-from tests.assistant.server.conftest import Running, Start, _servers, keys_of, small
+from tests.assistant.server.conftest import (
+    DOCUMENTS,
+    Running,
+    Start,
+    _servers,
+    keys_of,
+    small,
+)
 from tests.assistant.server.pages import API, Page, signed_in
 from tests.assistant.server.test_operation import Slow, until
+from tests.assistant.server.test_routes import upload
 
 QUESTION = "How much does the widget cost?"
 
@@ -154,6 +163,25 @@ def test_a_session_may_what_its_key_may(running: Running) -> None:
         assert "Your key does not allow this" in heard
         assert page.do("pl-add", "click", "/etc", None)
         assert len(running.feedback) == before
+
+
+def test_a_page_counts_what_its_user_may_read(start: Start) -> None:
+    """The number on the page is that of the documents a search sees, whoever brought them."""
+    running = start(server__ui="true")
+    owner = running.key(tenant="acme", user="ann", groups=["hr"], scopes=[*SCOPES])
+    with running.http(owner) as client:
+        upload(client, "payroll.md", "# Payroll\n\nNine euros.\n", groups="hr")
+        upload(client, "menu.md", "# Menu\n\nSoup.\n")
+    for about, count in (
+        ({"tenant": "acme", "user": "ann", "groups": ["hr"]}, len(DOCUMENTS) + 2),
+        ({"tenant": "acme", "user": "bob"}, len(DOCUMENTS) + 1),
+        ({"tenant": "bolt", "user": "ann", "groups": ["hr"]}, len(DOCUMENTS)),
+        ({"tenant": "acme", "user": "cat", "scopes": ["chat"]}, len(DOCUMENTS) + 1),
+    ):
+        with signed_in(running, running.key(**about)) as client:
+            heard = Page(client).load()
+            assert {*re.findall(r"(\d+) documents ·", heard)} == {str(count)}, about
+            assert "Start by adding documents" not in heard
 
 
 def test_the_page_and_the_api_are_one(running: Running) -> None:

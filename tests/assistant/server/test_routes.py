@@ -118,6 +118,8 @@ def test_a_conversation_is_kept_and_deleted(start: Start) -> None:
         assert client.get(url).status_code == 200
         assert client.get("/v1/conversations").json()["data"][0]["id"] == own
         messages = client.get(f"/v1/conversations/{own}").json()["messages"]
+        assert messages[1]["response_id"] == made.id
+        assert messages[1]["citations"] == made.to_dict()["citations"]
         assert [m["content"] for m in messages] == [
             ASKED[0]["content"],
             made.choices[0].message.content,
@@ -167,6 +169,57 @@ def test_a_document_comes_changes_and_goes(start: Start) -> None:
         assert client.delete(f"/v1/documents/{first['id']}").json()["deleted"] is True
         assert "6 euros" not in says(client, question)
         assert client.get("/v1/documents").json()["data"] == []
+
+
+def test_a_retried_upload_is_no_version(start: Start) -> None:
+    """The same file for the same readers changes nothing; for others it is theirs, and no version.
+
+    Its citations and passages name the document by the id that it has here.
+    """
+    running = start()
+    text = "# Balloon\n\nThe balloon costs 5 euros.\n"
+    with running.http() as client:
+        first = upload(client, "Q3: balloon.md", text)
+        again = upload(client, "Q3: balloon.md", text)
+        assert again == first
+        shared = upload(client, "Q3: balloon.md", text, groups="hr")
+        assert (shared["readers"], shared["versions"]) == (["hr"], first["versions"])
+        body = {"model": "plumbline", "messages": [{"role": "user", "content": "Balloon price?"}]}
+        cited = client.post("/v1/chat/completions", json=body).json()["citations"][0]
+        assert (cited["document_id"], cited["source"]) == (first["id"], "Q3: balloon.md")
+        found = client.post("/v1/search", json={"query": "balloon"}).json()["data"][0]
+        assert (found["document_id"], found["source"]) == (first["id"], "Q3: balloon.md")
+
+
+def test_lists_come_in_pages(start: Start) -> None:
+    """So many at once, the rest after the last one, whole and once; a stranger's is no place."""
+    running = start()
+    every = [*SCOPES]
+    with running.http(running.key(tenant="bolt", scopes=every)) as other:
+        foreign = upload(other, "b.md", "# B\n\nB.\n")["id"]
+    with running.http(running.key(tenant="acme", user="ann", scopes=every)) as client:
+        names = [f"{letter}.md" for letter in "cabed"]
+        for name in names:
+            upload(client, name, f"# {name}\n\nIt is {name}.\n")
+            own = client.post("/v1/conversations", json={}).json()["id"]
+            body = {"model": "plumbline", "messages": ASKED, "conversation_id": own}
+            assert client.post("/v1/chat/completions", json=body).status_code == 200
+        for path in ("/v1/documents", "/v1/conversations"):
+            whole = client.get(path).json()
+            assert (len(whole["data"]), whole["has_more"]) == (5, False)
+            found: list[dict[str, Any]] = []
+            given: dict[str, Any] = {"limit": 2}
+            while True:
+                page = client.get(path, params=given).json()
+                found += page["data"]
+                if not page["has_more"]:
+                    break
+                given["after"] = found[-1]["id"]
+            assert found == whole["data"]
+            lost = client.get(path, params={"after": foreign})
+            assert (lost.status_code, lost.json()["error"]["param"]) == (404, "after")
+            assert client.get(path, params={"limit": 0}).status_code == 400
+        assert [d["name"] for d in client.get("/v1/documents").json()["data"]] == sorted(names)
 
 
 def test_a_file_that_cannot_be_read_says_why(start: Start) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 
 import openai
@@ -17,6 +18,8 @@ from assistant.errors import PolicyUnavailable
 from assistant.policy.echo import EchoPolicy
 from assistant.schema import Delta, Prompt, Sampling
 from assistant.server.cut import Cut
+from assistant.server.errors import ApiError
+from assistant.server.streaming import begun
 from tests.assistant.server.conftest import Start
 
 ASKED = [{"role": "user", "content": "How much does the widget cost?"}]
@@ -62,14 +65,77 @@ def test_a_breach_ends_the_stream_and_never_shows(start: Start) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_policy_that_fails_is_an_error(start: Start, stream: bool) -> None:
-    """A failed policy is an error in either form, with a fixed text and no [DONE]."""
+    """A policy that fails before a word is a 500 with a fixed text, streaming or not."""
     running = start(policy=Scripted(PolicyUnavailable("http://10.0.0.8:9/secret is down")))
-    with pytest.raises(openai.APIError) as caught:
+    with pytest.raises(openai.InternalServerError) as caught:
         list(running.openai().chat.completions.create(**{**BODY, "stream": stream}))
     assert caught.value.code == "server_error"
     assert "10.0.0.8" not in str(caught.value)
+
+
+def test_what_fails_after_words_is_an_event(start: Start) -> None:
+    """What was said stays said; then comes the error as an event without choices, and no [DONE]."""
+    script = Scripted(
+        "The widget costs 40 euros. [1] ",
+        "It was made in Ly",
+        PolicyUnavailable("http://x is down"),
+    )
+    running = start(policy=script)
     with running.http() as client:
-        assert "[DONE]" not in client.post("/v1/chat/completions", json=BODY).text
+        answer = client.post("/v1/chat/completions", json=BODY)
+    assert answer.status_code == 200
+    *said, last = (json.loads(line[6:]) for line in answer.text.strip().split("\n\n"))
+    assert "40 euros" in "".join(c["choices"][0]["delta"].get("content", "") for c in said)
+    assert set(last) == {"error"}
+    assert last["error"]["code"] == "server_error"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_conversation_that_is_not_there_is_404(start: Start, stream: bool) -> None:
+    """What is wrong with a request has its status in a stream too, as clients look for it there."""
+    client = start().openai()
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(
+            **{**BODY, "stream": stream}, extra_body={"conversation_id": "nobody's"}
+        )
+    assert caught.value.code == "conversation_not_found"
+
+
+async def _late(*frames: bytes | Exception) -> AsyncIterator[bytes]:
+    """Events, the first of which takes its time."""
+    await asyncio.sleep(0.1)
+    for one in frames:
+        if isinstance(one, Exception):
+            raise one
+        yield one
+
+
+async def test_a_stream_begins_before_a_slow_answer_does() -> None:
+    """After a while the stream is opened all the same, loses nothing, and errors are events."""
+    whole = await begun(_late(b"a", b"b"), seconds=0.01)
+    assert [data async for data in whole] == [b"a", b"b"]
+    failing = await begun(_late(ApiError(500, "No.")), seconds=0.01)
+    with pytest.raises(ApiError):
+        await anext(failing)
+    with pytest.raises(ApiError):
+        await begun(_late(ApiError(500, "No.")), seconds=5)
+
+
+async def test_who_leaves_before_the_first_word_ends_it() -> None:
+    """Nobody waits for an answer's first word any more: what makes it is told."""
+    ended = asyncio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            await asyncio.sleep(60)
+            yield b""
+        finally:
+            ended.set()
+
+    waiting = asyncio.create_task(begun(endless()))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.wait_for(ended.wait(), 2)
 
 
 def test_what_breaks_tells_nothing(start: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -78,12 +144,12 @@ def test_what_breaks_tells_nothing(start: Start, caplog: pytest.LogCaptureFixtur
     with running.http() as client:
         plain = client.post("/v1/chat/completions", json={**BODY, "stream": False})
         streamed = client.post("/v1/chat/completions", json=BODY)
-    assert plain.status_code == 500
+    assert plain.status_code == streamed.status_code == 500
     for said in (plain.text, streamed.text, caplog.text):
         assert "passwd" not in said
         assert "SELECT" not in said
     assert "error=RuntimeError" in caplog.text
-    assert json.loads(streamed.text.split("data: ")[-1])["error"]["type"] == "server_error"
+    assert plain.json() == streamed.json()
 
 
 def test_a_reader_who_takes_nothing_holds_no_worker(start: Start) -> None:
