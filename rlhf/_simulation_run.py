@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from assistant.config import GateSettings, TrainSettings
 from assistant.policy._quoting import Layout
+from assistant.policy.quote import calibration
 from rlhf import feedme
 from rlhf._intervals import bootstrap
-from rlhf._loop_gates import Network, calibration_of, divergence
-from rlhf._loop_pupil import CALIBRATION, Quoting
+from rlhf._loop_gates import Network, divergence
+from rlhf._loop_pupil import Quoting
 from rlhf._loop_reward import Judge
 from rlhf._loop_status import Board, new
 from rlhf._loop_tasks import Task
@@ -182,7 +183,7 @@ def simulate(
 
     parts = Parts(
         Quoting(world.start, world.model, world.layout, world.calibrate), world.tasks, world.held,
-        judge, Network(before.model, world.layout, calibration_of(world.start / CALIBRATION)), "",
+        judge, Network(before.model, world.layout, calibration(world.start)), "",
         world.guard, train, load, watch=watch,
     )  # fmt: skip
     registry, board = Registry(home), Board(new(home))
@@ -191,7 +192,7 @@ def simulate(
     minutes = (time.monotonic() - began) / 60
     after = QuoteActor(world.model)
     after._before = before.model  # the KL is from where the run began
-    fits = calibration_of(board.folder / MODEL / CALIBRATION)
+    fits = calibration(board.folder / MODEL)
     sides = [parts.live, Network(world.model, world.layout, fits)]
     said = [[side.answer(task) for task in world.held] for side in sides]
     rivals = _rivals(world, before, proxies[0], board.folder, ppo.rate)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
+from assistant.config import PolicySettings
 from assistant.policy._quoting import Layout
 from assistant.policy.extract import Fitted, Weights
 from retrieval.schema import Passage
@@ -58,12 +59,14 @@ class Quotes:
         start: its folder.
         model: its network, in float32.
         layout: of its prompts.
+        options: how it is served.
     """
 
     ppo: Mapping[str, float] = MappingProxyType({})
 
-    def __init__(self, start: Path, model: Any, layout: Layout) -> None:
+    def __init__(self, start: Path, model: Any, layout: Layout, options: PolicySettings) -> None:
         self._start, self._model, self._layout = start, model, layout
+        self._options = options
 
     def pupil(self, check: Sequence[Lesson], weights: dict[str, Weights]) -> Pupil:
         """All of its weights learn."""
@@ -73,6 +76,7 @@ class Quotes:
             self._model,
             self._layout,
             lambda trained: calibrate(exam.marks(trained)) if check else {},
+            self._options,
         )
 
     def lessons(self, known: Sequence[Lesson], weights: dict[str, Weights]) -> list[Asked]:

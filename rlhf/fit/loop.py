@@ -199,7 +199,7 @@ class Workshop:
         if self._writes:
             return Writes(Writing(settings.policy, settings.train))
         model, layout = network(self._start, settings.policy.device)
-        return Quotes(self._start, model, layout)
+        return Quotes(self._start, model, layout, settings.policy)
 
     def _asked(self, split: Split, kind: Kind, lent: Resources) -> list[Asked]:
         """Users' prompts of a split; each question once."""
@@ -248,7 +248,8 @@ class Workshop:
         if settings.policy.backend == "quote" and not self._writes:
             folder = Path(settings.policy.model) if settings.policy.model else quote.MODEL
             model, own = network(folder, settings.policy.device)
-            return Network(model.eval(), own, quote.calibration(folder)), version
+            fits, told = quote.calibration(folder), settings.policy
+            return Network(model.eval(), own, fits, told.min_confidence, told.beams), version
         policy = build_policy(settings, knowledge, supporter_of(settings))
         self._stack.callback(policy.close)
         return Served(policy, Sampling(max_tokens=settings.train.answer_tokens)), version

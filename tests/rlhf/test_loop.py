@@ -5,16 +5,20 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from assistant.phrases import PHRASES, say
 from assistant.policy import quote
+from assistant.policy._quoting import Layout
 from assistant.prompt import ABSTAIN, mark_of, render
 from assistant.schema import PolicyCard, Sampling
 from rlhf import _loop_status as status
 from rlhf._loop_gates import Network, Served
+from rlhf._loop_pupil import Quoting
 from rlhf._loop_tasks import of_lesson, of_prompt, of_sample, read_back
 from rlhf.errors import Cancelled, Diverged, TrainingError
 from rlhf.preferences import PreferenceStore
@@ -24,6 +28,7 @@ from tests.rlhf.conftest import make_feedback, make_record
 from tests.rlhf.cycle_parts import FAST, LAYOUT, WEIGHTS, cycle, lesson, parts, tasks
 
 CARD = PolicyCard("quote", "tiny")
+PHRASES_SAID = {text for key in ("greeting", "clarify") for text in PHRASES[key].values()}
 
 
 def told(home: Path) -> status.Status:
@@ -277,3 +282,83 @@ def test_both_sides_of_the_gates_answer_as_they_are_served() -> None:
         assert (ABSTAIN in fast) == (ABSTAIN in slow)
         for text in task.texts:
             assert (text in fast) <= (text in slow)
+
+
+def opinionated(layout: Layout, sign: int, strength: float = 6.0) -> Any:
+    """A network that likes to begin with one sign, whatever it is asked."""
+    model: Any = quoters.network()
+    with torch.no_grad():
+        rows = model.get_input_embeddings().weight
+        task = of_prompt(quoters.prompt(), quoters.ranker(), layout, "x")
+        assert task is not None
+        state = model.model(input_ids=torch.tensor([task.ids])).last_hidden_state[0, -1]
+        rows[sign] = state / state.norm() * strength
+    return model
+
+
+@pytest.mark.parametrize("opening", ["book", "cite", "abstain"])
+@pytest.mark.parametrize("beams", [1, 4])
+def test_the_gates_measure_a_candidate_as_it_will_be_served(
+    tmp_path: Path, opening: str, beams: int
+) -> None:
+    """What a run saves is served with its phrases, beams and threshold, and was measured so."""
+    layout = Layout(quoters.tokenizer(), phrases=("greeting", "clarify"))
+    start = quoters.save(tmp_path / "start")
+    options = quoters.options(start, beams=beams, min_confidence=0.2)
+    model = opinionated(layout, getattr(layout, opening))
+    pupil = Quoting(start, model, layout, options=options)
+    pupil.save(tmp_path / "candidate")
+    pupil.take_over(tmp_path / "candidate")
+    told = quoters.options(tmp_path / "candidate", beams=beams, min_confidence=0.2)
+    served = quote.build(told, quoters.resources())
+    assert quote.phrasebook(tmp_path / "candidate") == layout.phrases
+    said = set()
+    for question in ("When was valve 3 replaced?", "Hello!", "猫在做什么？"):
+        shown = quoters.prompt(question)
+        task = of_prompt(shown, quoters.ranker(), layout, "x")
+        assert task is not None
+        task = replace(task, passages=shown.passages)
+        fast = pupil.side(tmp_path / "candidate").answer(task)
+        slow = Served(served).answer(task)
+        said.add(fast)
+        assert (ABSTAIN in fast) == (ABSTAIN in slow)
+        assert (fast in PHRASES_SAID) == (slow in PHRASES_SAID)
+        assert all((text in fast) == (text in slow) for text in task.texts)
+        assert fast == slow or fast not in PHRASES_SAID
+    kinds = {"abstain": {ABSTAIN} & said, "book": PHRASES_SAID & said}
+    assert kinds.get(opening, said - PHRASES_SAID - {ABSTAIN})
+
+
+def test_a_phrase_of_the_book_is_no_abstention() -> None:
+    """It says what it says: a greeting in reply to a question nothing answers is not right."""
+    layout = Layout(quoters.tokenizer(), phrases=("greeting", "clarify"))
+    task = of_lesson(lesson(2, right=()), WEIGHTS["en"], layout)
+    path = (*layout.phrase("clarify"), layout.end)
+    assert task.reply(path) == say("clarify", "en")
+    assert task.correct(task.reply(path)) == 0.0
+    assert task.reply((layout.abstain, layout.end)) == ABSTAIN
+    assert task.correct(ABSTAIN) == 1.0
+
+
+def test_a_policy_without_the_phrase_book_answers_prompts_that_offer_it() -> None:
+    """Who answers now and who is trained need not have learnt the same phrases."""
+    book = Layout(quoters.tokenizer(), phrases=("greeting",))
+    for asked, own in ((LAYOUT, book), (book, LAYOUT)):
+        task = of_prompt(quoters.prompt(), quoters.ranker(), asked, "x")
+        assert task is not None
+        said = Network(opinionated(book, book.book, 20.0), own, {}, minimum=0.0).answer(task)
+        assert said not in PHRASES_SAID
+
+
+@pytest.mark.parametrize(("kind", "there"), [("summaries", True), ("squad/squad2_dev", False)])
+def test_part_of_a_summary_is_better_than_none(kind: str, there: bool) -> None:
+    """Where one of two marked sentences is shown, it answers a summary and no single question."""
+    whole = replace(
+        lesson(3, size=16, right=()), kind=kind, passages=tuple("ABCD"), gold=(True,) * 4
+    )
+    order = WEIGHTS["en"].scores(whole.evidence(range(16)).matrix).argsort()
+    worst, best = int(order[0]), int(order[-1])
+    task = of_lesson(replace(whole, needed=tuple(sorted((worst, best)))), WEIGHTS["en"], LAYOUT)
+    assert task.answerable is there
+    assert task.correct(f"{whole.texts[best]} [1]") == float(there)
+    assert task.correct(ABSTAIN) == float(not there)
