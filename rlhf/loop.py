@@ -102,6 +102,7 @@ def schedule(settings: TrainSettings, **values: Any) -> PPOSettings:
         "seed": settings.seed,
         "updates": settings.updates,
         "episodes": settings.episodes,
+        "answers": _each(settings),
         "rate": settings.rate,
         "target_kl": settings.kl,
         "pretraining": settings.pretraining,
@@ -110,6 +111,14 @@ def schedule(settings: TrainSettings, **values: Any) -> PPOSettings:
         "average": 0.98,
     }
     return PPOSettings(**(chosen | values))
+
+
+def _each(settings: TrainSettings) -> int:
+    """Answers to a prompt: as many as are asked for, or fewer, so that they share out evenly."""
+    least = PPOSettings().minibatches
+    numbers = range(1, settings.answers + 1)
+    whole = [n for n in numbers if not settings.episodes % n and settings.episodes // n >= least]
+    return max(whole)
 
 
 class Cycle:

@@ -26,8 +26,8 @@ from rlhf.fit._plain import Plain
 from rlhf.fit.pretrain import WORK
 from rlhf.schema import Sample
 
-#: Answers of a large model that are read at once.
-FEW = 4
+#: Answers of a large model that are read at once, and of the small one.
+FEW, MANY = 4, 32
 #: How far off 1 the first ratio may be in half precision.
 COARSE = {"ratio_gap": 1e-3}
 
@@ -62,7 +62,7 @@ class Quotes:
         options: how it is served.
     """
 
-    ppo: Mapping[str, float] = MappingProxyType({})
+    ppo: Mapping[str, float] = MappingProxyType({"micro": MANY})
 
     def __init__(self, start: Path, model: Any, layout: Layout, options: PolicySettings) -> None:
         self._start, self._model, self._layout = start, model, layout

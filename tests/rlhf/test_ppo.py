@@ -4,6 +4,7 @@ import json
 import math
 import resource
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -608,3 +609,42 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
             world=Ranked(0))  # fmt: skip
     with pytest.raises(ValidationError, match="do not fill"):
         PPOSettings(episodes=4, minibatches=8)
+
+
+@pytest.mark.parametrize("answers", [1, 2, 4])
+def test_answers_to_one_prompt_are_drawn_and_learnt_from_together(
+    tmp_path: Path, answers: int
+) -> None:
+    """Each prompt has as many answers, which stay in one part of one minibatch of each epoch."""
+    settings = changed(updates=2, answers=answers, minibatches=3, micro=6)
+    seen: list[list[int]] = []
+
+    class Watched(Table):
+        def look(self, rollouts: Sequence[Rollout], *args: Any, **named: Any) -> Look:
+            seen.append([r.prompt[0] for r in rollouts])
+            return super().look(rollouts, *args, **named)
+
+    drawn: list[list[int]] = []
+
+    def reward(tasks: Sequence[int], rollouts: Sequence[Rollout]) -> dict[str, list[float]]:
+        drawn.append([*tasks])
+        return {"score": [float(r.completion[0]) for r in rollouts]}
+
+    ppo = PPO(Watched(5, 2, contexts=48), range(48), reward, settings, tmp_path)
+    updates = list(ppo.train())
+    assert [u.episodes for u in updates] == [24, 24]
+    assert all(set(Counter(tasks).values()) == {answers} for tasks in drawn)
+    assert {*drawn[0]} != {*drawn[1]}
+    assert all(set(Counter(part).values()) == {answers} for part in seen)
+    assert max(map(len, seen)) <= 6
+    assert Counter(n for part in seen for n in part) == {
+        n: 3 * answers for tasks in drawn for n in {*tasks}
+    }  # once before the update, and once in each epoch
+
+
+def test_answers_that_do_not_share_out_are_refused() -> None:
+    """A number of episodes that is no multiple, or too few prompts for the minibatches."""
+    with pytest.raises(ValueError, match="multiple"):
+        PPOSettings(episodes=10, answers=4)
+    with pytest.raises(ValueError, match="do not fill"):
+        PPOSettings(episodes=16, answers=8, minibatches=4)
