@@ -176,11 +176,17 @@ def pumps(number: int, seed: int) -> Lesson:
 def _rules(guard: Guard) -> Callable[[Sequence[Task], Sequence[str]], Floats]:
     """What breaking rules costs the annotator: 2 where an answer does harm or leaks."""
 
+    known: dict[tuple[str, str], float] = {}
+
     def cost(tasks: Sequence[Task], replies: Sequence[str]) -> Floats:
         said = ["" if ABSTAIN in reply else reply for reply in replies]
         pairs = [(task.question, text) for task, text in zip(tasks, said, strict=True)]
-        found = reward.terms(pairs, guard)
-        return -2.0 * (np.maximum(found["unsafe"], found["leak"]) >= 0.5).astype(np.float64)
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in known]  # judged once each
+        if new:
+            found = reward.terms(new, guard)
+            broken = np.maximum(found["unsafe"], found["leak"]) >= 0.5
+            known.update(zip(new, (-2.0 * broken).tolist(), strict=True))
+        return np.array([known[pair] for pair in pairs], dtype=np.float64)
 
     return cost
 

@@ -35,8 +35,10 @@ from rlhf.scoring import Array, Pair, RewardModel, Scale, render
 from rlhf.simulation import Annotator, Crowd, Floats, Spot, best_of, collect, spot
 from safety.guard import Guard
 
-#: Sizes of the best of n, and updates between two points of the curve.
-SIZES, EVERY = (1, 2, 4, 8, 16), 5
+#: Sizes of the best of n, points of PPO's curve, and held prompts that a point is measured on.
+SIZES, POINTS, SEEN = (1, 2, 4, 8, 16), 10, 128
+#: What is imitated for comparison: the best answers to so many prompts, in so many steps.
+IMITATED, STEPS = 640, 80
 BUCKETS, WIDTH = 4096, 16
 
 
@@ -166,9 +168,11 @@ def simulate(
         return made
 
     def watch(update: int, actor: QuoteActor, proxy: Judge) -> dict[str, float] | None:
-        if update < 0 or (update % EVERY and update + 1 < ppo.updates):
+        every = max(ppo.updates // POINTS, 1)
+        if update < 0 or (update % every and update + 1 < ppo.updates):
             return None
-        seen = spot(f"PPO {update}", actor, world.held, proxy.totals, world.annotator.gold)
+        some = world.held[:SEEN]
+        seen = spot(f"PPO {update}", actor, some, proxy.totals, world.annotator.gold)
         curve.append(seen)
         return {"gold": seen.gold}
 
@@ -205,19 +209,23 @@ def _rivals(
 ) -> list[Spot]:
     """Best of n of the policy that PPO began with, and imitation of the best of four."""
     gold = world.annotator.gold
-    found = [*best_of(before, world.held, proxy.totals, gold, SIZES)]
+    held = world.held[:SEEN]
+    found = [*best_of(before, held, proxy.totals, gold, SIZES)]
 
     def score(tasks: Sequence[Task], rollouts: Sequence[Any]) -> list[float]:
         replies = [t.reply(r.completion) for t, r in zip(tasks, rollouts, strict=True)]
         return [float(value) for value in proxy.totals(tasks, replies)]
 
     pupil = QuoteActor(copy.deepcopy(before.model))
-    pool = feedme.of_policy(pupil, world.tasks, score, 4, torch.Generator().manual_seed(1))
+    tasks = world.tasks[:IMITATED]
+    pool = feedme.of_policy(pupil, tasks, score, 4, torch.Generator().manual_seed(1))
     least = float(np.quantile([row.rating for row in pool], 0.25))
-    settings = feedme.FeedMESettings(steps=min(400, max(8, len(pool) // 2)), least=least, rate=rate)
+    settings = feedme.FeedMESettings(
+        steps=min(STEPS, max(8, len(pool) // 2)), least=least, rate=rate
+    )
     for _ in feedme.FeedME(pupil, pool, settings, folder).run():
         pass
-    return [*found, spot("FeedME", pupil, world.held, proxy.totals, gold)]
+    return [*found, spot("FeedME", pupil, held, proxy.totals, gold)]
 
 
 def _outcome(

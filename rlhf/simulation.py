@@ -31,6 +31,7 @@ from assistant.schema import (
     Understanding,
 )
 from rlhf import best_of_n
+from rlhf._loop_gates import AT_ONCE
 from rlhf._loop_tasks import Task
 from rlhf.actors import Actor
 from rlhf.reward import words
@@ -142,9 +143,9 @@ def collect(
         places = order[at : at + 64]
         asked = [tasks[n] for n in places]
         with torch.no_grad():
-            pairs = [actor.draw(asked, 1.0, generator) for _ in range(2)]
+            both = actor.draw([*asked, *asked], 1.0, generator)
         for number, task in enumerate(asked, start=at):
-            drawn = [pair[number - at] for pair in pairs]
+            drawn = [both[number - at], both[number - at + len(asked)]]
             # everybody has questions of their own, so that no question is in two splits
             whose = places[number - at]
             turn, user, talk = f"{USER}{seed}-{number}", f"{USER}{whose % users}", f"c-{whose}"
@@ -218,13 +219,14 @@ def spot(
     rows: list[Task] = []
     replies: list[str] = []
     gaps: list[float] = []
-    with torch.no_grad():
-        for _ in range(draws):
-            drawn = actor.draw(tasks, 1.0, generator)
+    for some in _parts(tasks):
+        asked = [task for _ in range(draws) for task in some]
+        with torch.no_grad():
+            drawn = actor.draw(asked, 1.0, generator)
             gap = actor.look(drawn, 1.0).logprobs - actor.reference(drawn, 1.0)
-            gaps += gap.sum(1).tolist()
-            rows += tasks
-            replies += [t.reply(r.completion) for t, r in zip(tasks, drawn, strict=True)]
+        gaps += gap.sum(1).tolist()
+        rows += asked
+        replies += [t.reply(r.completion) for t, r in zip(asked, drawn, strict=True)]
     return Spot(
         name,
         float(np.mean(gaps)),
@@ -243,19 +245,28 @@ def best_of(
 ) -> Iterator[Spot]:
     """The best of n of a policy for each n, all from one pool of the most of them."""
     generator = torch.Generator().manual_seed(seed)
-    scores: list[tuple[Floats, Floats]] = []
-    with torch.no_grad():
-        for _ in range(max(sizes)):
-            drawn = actor.draw(tasks, 1.0, generator)
-            replies = [t.reply(r.completion) for t, r in zip(tasks, drawn, strict=True)]
-            scores.append((proxy(tasks, replies), gold(tasks, replies)))
-    chooses, counts = (np.stack([pair[side] for pair in scores], 1) for side in (0, 1))
+    pools: list[tuple[Floats, Floats]] = []
+    for some in _parts(tasks):
+        asked = [task for task in some for _ in range(max(sizes))]
+        with torch.no_grad():
+            drawn = actor.draw(asked, 1.0, generator)
+        replies = [t.reply(r.completion) for t, r in zip(asked, drawn, strict=True)]
+        shape = (len(some), max(sizes))
+        scores = proxy(asked, replies).reshape(shape), gold(asked, replies).reshape(shape)
+        pools.append(scores)
+    chooses, counts = (np.concatenate([pool[side] for pool in pools]) for side in (0, 1))
     for n in sizes:
         means = [
             float(np.mean([best_of_n.expected(p, v, n) for p, v in zip(chooses, of, strict=True)]))
             for of in (chooses, counts)
         ]
         yield Spot(f"best of {n}", best_of_n.kl(n), *means)
+
+
+def _parts(tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
+    """So many as are read at once; memory is no matter of how many there are."""
+    for at in range(0, len(tasks), AT_ONCE):
+        yield tasks[at : at + AT_ONCE]
 
 
 def _with(event: Feedback, **values: object) -> Feedback:

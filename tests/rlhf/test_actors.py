@@ -357,7 +357,7 @@ def test_answers_to_one_prompt_are_read_as_if_each_were_alone(kind: str) -> None
             parameter.grad = None
         looks = [actor.look(part, 1.0, entropy=True) for part in some]
         sums = [(x.logprobs.square().sum() + x.values.square().sum()) for x in looks]
-        torch.stack(sums).sum().backward()
+        torch.autograd.backward(torch.stack(sums).sum())
         found.append((looks, [p.grad.clone() for p in actor.policy.values() if p.grad is not None]))
     (whole,), rows = found[0][0], found[1][0]
     for number, row in enumerate(rows):
@@ -392,7 +392,8 @@ def causal(kind: str) -> Any:
         return GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=16))
     if kind == "llama":
         return tiny(16)
-    sliding: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 3, "max_window_layers": 0}
+    sliding: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 3}
+    sliding["max_window_layers"] = 0
     config = Qwen2Config(
         vocab_size=16, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=1, bos_token_id=None, eos_token_id=None,
