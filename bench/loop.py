@@ -175,7 +175,6 @@ def pumps(number: int, seed: int) -> Lesson:
 
 def _rules(guard: Guard) -> Callable[[Sequence[Task], Sequence[str]], Floats]:
     """What breaking rules costs the annotator: 2 where an answer does harm or leaks."""
-
     known: dict[tuple[str, str], float] = {}
 
     def cost(tasks: Sequence[Task], replies: Sequence[str]) -> Floats:

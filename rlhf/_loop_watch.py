@@ -3,8 +3,9 @@
 Where labels are known, the policy draws an answer to each watched prompt, and it is counted how
 many are right where there is an answer and refused where there is none: the mean of the two shares
 is `gold`, and `win_rate` is the share of prompts on which it does better than before the run, those
-on which it does as well counted half. Where nobody knows, development users' comparisons are read: `gold` is the share of them
-whose better answer has gained more probability, since the run began, than the worse one.
+on which it does as well counted half. Where nobody knows, development users' comparisons are read:
+`gold` is the share of them whose better answer has gained more probability, since the run began,
+than the worse one.
 
 A reward that rises while `gold` falls is over-optimisation (Gao et al. 2022). It is said where the
 fall from the best reading is certain: its 95 % interval, paired by prompt, lies below 0.
