@@ -39,6 +39,7 @@ from assistant.policy.extract import Weights, ranker
 from assistant.policy.quote import MODEL
 from assistant.prompt import ABSTAIN
 from bench.common import report, scratch
+from retrieval.fit._student import precision
 from rlhf._loop_reward import Judge, mix
 from rlhf._loop_tasks import Task, of_lesson
 from rlhf._simulation_run import Outcome, World, simulate
@@ -47,7 +48,8 @@ from rlhf.fit._drills import doubtful
 from rlhf.fit._exam import Exam, calibrate
 from rlhf.fit._lessons import Lesson, lessons, make, readers
 from rlhf.fit._network import configuration
-from rlhf.fit.loop import judge, network
+from rlhf.fit._pupils import quoting
+from rlhf.fit.loop import judge, network, patient
 from rlhf.fit.pretrain import WORK
 from rlhf.loop import schedule
 from rlhf.reward import Composite
@@ -89,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             overrides = dict(pair.partition("=")[::2] for pair in options.set)
             settings = load(overrides={"home": str(folder / "real"), **overrides})
-            world, ppo = real(options, settings), schedule(own)
+            world = real(options, settings)
+            ppo = schedule(own, **quoting(world.dtype))
         (folder / "home").mkdir()
         found = simulate(
             world, folder / "home", options.turns, own, ppo, GateSettings(least=20),
@@ -106,7 +109,7 @@ def real(options: argparse.Namespace, settings: Settings) -> World:
         print(f"  {line}")
     known = [x for x in lessons(where, count) if x.texts and not doubtful(x)]
     weights = ranker(*readers(where))
-    guard = build_guard(settings.safety, None, network_of(settings))
+    guard = build_guard(patient(settings.safety), None, network_of(settings))
     held = [x for x in known if x.held]
     exam = Exam(held[::2], weights, layout, torch.float32)
     asked = {x.id for x in held[::2]}
@@ -120,6 +123,7 @@ def real(options: argparse.Namespace, settings: Settings) -> World:
         lambda found: judge(found, guard),
         guard=guard,
         calibrate=lambda trained: calibrate(exam.marks(trained)),
+        dtype=precision("cpu"),
     )
 
 

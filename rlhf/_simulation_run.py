@@ -103,6 +103,7 @@ class World:
         reward: learns a reward model from a log into a folder.
         guard: judges rules; None where nobody does.
         calibrate: makes the calibration of a trained network.
+        dtype: of the matrix products while it learns.
     """
 
     start: Path
@@ -115,6 +116,7 @@ class World:
     reward: Callable[[PreferenceStore, Path, int], RewardModel] = learnt
     guard: Guard | None = None
     calibrate: Callable[[Any], dict[str, dict[str, float]]] = field(default=lambda model: {})
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def simulate(
     """Have simulated users fill the log of `home`, run the loop, and measure."""
     began = time.monotonic()
     store = PreferenceStore(home / "preferences.db")
-    before = QuoteActor(copy.deepcopy(world.model))
+    before = QuoteActor(copy.deepcopy(world.model), dtype=world.dtype)
     crowd = collect(
         before, world.tasks, world.annotator, store.add_turn, store.add_feedback, turns,
         seed=settings.seed,
@@ -186,7 +188,8 @@ def simulate(
         yield "step 1/1, the reward model of the simulated comparisons"
 
     parts = Parts(
-        Quoting(world.start, world.model, world.layout, world.calibrate), world.tasks, world.held,
+        Quoting(world.start, world.model, world.layout, world.calibrate, dtype=world.dtype),
+        world.tasks, world.held,
         judge, Network(before.model, world.layout, calibration(world.start)), "",
         world.guard, train, load, watch=watch,
     )  # fmt: skip
@@ -194,7 +197,7 @@ def simulate(
     for line in Cycle(board, parts, store, registry, settings, gates, ppo).run():
         tell(line)
     minutes = (time.monotonic() - began) / 60
-    after = QuoteActor(world.model)
+    after = QuoteActor(world.model, dtype=world.dtype)
     after._before = before.model  # the KL is from where the run began
     fits = calibration(board.folder / MODEL)
     sides = [parts.live, Network(world.model, world.layout, fits)]
@@ -216,7 +219,7 @@ def _rivals(
         replies = [t.reply(r.completion) for t, r in zip(tasks, rollouts, strict=True)]
         return [float(value) for value in proxy.totals(tasks, replies)]
 
-    pupil = QuoteActor(copy.deepcopy(before.model))
+    pupil = QuoteActor(copy.deepcopy(before.model), dtype=world.dtype)
     tasks = world.tasks[:IMITATED]
     pool = feedme.of_policy(pupil, tasks, score, 4, torch.Generator().manual_seed(1))
     least = float(np.quantile([row.rating for row in pool], 0.25))

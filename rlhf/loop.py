@@ -102,7 +102,6 @@ def schedule(settings: TrainSettings, **values: Any) -> PPOSettings:
         "seed": settings.seed,
         "updates": settings.updates,
         "episodes": settings.episodes,
-        "answers": _each(settings),
         "rate": settings.rate,
         "target_kl": settings.kl,
         "pretraining": settings.pretraining,
@@ -110,15 +109,16 @@ def schedule(settings: TrainSettings, **values: Any) -> PPOSettings:
         "save_every": 5,
         "average": 0.98,
     }
-    return PPOSettings(**(chosen | values))
+    own = chosen | values
+    least = int(own.get("minibatches", PPOSettings().minibatches))
+    return PPOSettings(answers=_each(settings, least), **own)
 
 
-def _each(settings: TrainSettings) -> int:
-    """Answers to a prompt: as many as are asked for, or fewer, so that they share out evenly."""
-    least = PPOSettings().minibatches
+def _each(settings: TrainSettings, least: int) -> int:
+    """Answers to a prompt: so many as share out evenly, and leave a minibatch a prompt."""
     numbers = range(1, settings.answers + 1)
     whole = [n for n in numbers if not settings.episodes % n and settings.episodes // n >= least]
-    return max(whole)
+    return max(whole, default=1)
 
 
 class Cycle:

@@ -40,6 +40,8 @@ from rlhf.schema import Rollout
 SURFACE, USER = "simulation", "simulated-"
 ALLOWED = Consent(train=True, evaluate=True)
 CARD = PolicyCard("quote", "simulation")
+#: Answers that are drawn of a turn, for two that differ.
+DRAWN = 4
 #: How often the annotator picks the worse one.
 NOISE = 0.25
 #: What the taste adds or takes away at the most; a right answer is worth 1, a wrong one -1.
@@ -123,8 +125,8 @@ def collect(
 ) -> Crowd:
     """Have simulated users ask and judge, through what the chat itself calls.
 
-    Of every turn two answers are drawn and shown in an order by lot. The same answer twice gets a
-    thumb in place of a pick.
+    Of every turn a few answers are drawn; the first and the next that differs from it are shown in
+    an order by lot. Where none differs, the answer gets a thumb in place of a pick.
 
     Args:
         actor: the policy that answers.
@@ -143,13 +145,15 @@ def collect(
         places = order[at : at + 64]
         asked = [tasks[n] for n in places]
         with torch.no_grad():
-            both = actor.draw([*asked, *asked], 1.0, generator)
+            pool = actor.draw([*asked] * DRAWN, 1.0, generator)
         for number, task in enumerate(asked, start=at):
-            drawn = [both[number - at], both[number - at + len(asked)]]
+            mine = pool[number - at :: len(asked)]
+            said = [task.reply(rollout.completion) for rollout in mine]
+            other = next((n for n, text in enumerate(said) if text != said[0]), 1)
+            drawn, replies = [mine[0], mine[other]], (said[0], said[other])
             # everybody has questions of their own, so that no question is in two splits
             whose = places[number - at]
             turn, user, talk = f"{USER}{seed}-{number}", f"{USER}{whose % users}", f"c-{whose}"
-            replies = (task.reply(drawn[0].completion), task.reply(drawn[1].completion))
             same = replies[0] == replies[1]
             for place, rollout in enumerate(drawn[:1] if same else drawn):
                 on_turn(record(task, rollout, turn, user, talk, place))
@@ -162,13 +166,12 @@ def collect(
                 thumbs += 1
                 continue
             shown = [0, 1] if dice.random() < 0.5 else [1, 0]
-            said = annotator.picks(task, (replies[shown[0]], replies[shown[1]]), dice)
+            value = annotator.picks(task, (replies[shown[0]], replies[shown[1]]), dice)
             names = tuple(f"{turn}-{place}" for place in shown)
-            on_feedback(
-                _with(blank, kind="ab_pick", candidate_ids=names, value=said, order_randomised=True)
-            )
-            ties += said < 0
-            picks += said >= 0
+            pick = {"kind": "ab_pick", "candidate_ids": names, "order_randomised": True}
+            on_feedback(_with(blank, value=value, **pick))
+            ties += value < 0
+            picks += value >= 0
     return Crowd(turns, picks, ties, thumbs)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from assistant.config import PolicySettings
 from assistant.policy._quoting import Layout
 from assistant.policy.extract import Fitted, Weights
+from retrieval.fit._student import precision
 from retrieval.schema import Passage
 from retrieval.text import sentences
 from rlhf import _loop_tasks, _loop_written
@@ -30,6 +30,11 @@ from rlhf.schema import Sample
 FEW, MANY = 4, 32
 #: How far off 1 the first ratio may be in half precision.
 COARSE = {"ratio_gap": 1e-3}
+
+
+def quoting(dtype: torch.dtype) -> Mapping[str, float]:
+    """What of PPO's settings is another for the small network, with products of this type."""
+    return {"micro": MANY, **({} if dtype == torch.float32 else COARSE)}
 
 
 class Kind(Protocol):
@@ -62,11 +67,11 @@ class Quotes:
         options: how it is served.
     """
 
-    ppo: Mapping[str, float] = MappingProxyType({"micro": MANY})
-
     def __init__(self, start: Path, model: Any, layout: Layout, options: PolicySettings) -> None:
         self._start, self._model, self._layout = start, model, layout
-        self._options = options
+        self._options, self._dtype = options, precision(options.device)
+        #: See `Kind`.
+        self.ppo = quoting(self._dtype)
 
     def pupil(self, check: Sequence[Lesson], weights: dict[str, Weights]) -> Pupil:
         """All of its weights learn."""
@@ -77,6 +82,7 @@ class Quotes:
             self._layout,
             lambda trained: calibrate(exam.marks(trained)) if check else {},
             self._options,
+            self._dtype,
         )
 
     def lessons(self, known: Sequence[Lesson], weights: dict[str, Weights]) -> list[Asked]:

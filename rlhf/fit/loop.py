@@ -154,7 +154,7 @@ class Workshop:
         held = kind.lessons(gates, weights)[: settings.train.held]
         tasks += self._asked("train", kind, lent)
         held += self._asked("test", kind, lent)
-        guard = build_guard(_patient(settings.safety), None, network_of(settings))
+        guard = build_guard(patient(settings.safety), None, network_of(settings))
         live, against = self._live(pupil, knowledge)
         plain = None
         if settings.train.pretraining > 0:
@@ -327,7 +327,7 @@ def _halves(held: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
     return first, [x for x in held if x.id not in known]
 
 
-def _patient(settings: SafetySettings) -> SafetySettings:
+def patient(settings: SafetySettings) -> SafetySettings:
     """Nobody waits for a verdict while a policy learns, and a busy machine must not end the run."""
     longer = {
         name: max(PATIENCE, getattr(settings, name)) for name in ("seconds", "second_seconds")

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from assistant.config import TrainSettings
 from assistant.phrases import PHRASES, say
 from assistant.policy import quote
 from assistant.policy._quoting import Layout
@@ -21,6 +22,8 @@ from rlhf._loop_gates import Network, Served
 from rlhf._loop_pupil import Quoting
 from rlhf._loop_tasks import of_lesson, of_prompt, of_sample, read_back
 from rlhf.errors import Cancelled, Diverged, TrainingError
+from rlhf.fit.loop import network
+from rlhf.loop import schedule
 from rlhf.preferences import PreferenceStore
 from rlhf.schema import Rollout, Sample
 from tests.assistant import quoters
@@ -362,3 +365,28 @@ def test_part_of_a_summary_is_better_than_none(kind: str, there: bool) -> None:
     assert task.answerable is there
     assert task.correct(f"{whole.texts[best]} [1]") == float(there)
     assert task.correct(ABSTAIN) == float(not there)
+
+
+@pytest.mark.parametrize(
+    ("episodes", "answers", "each"), [(64, 4, 4), (9, 4, 3), (8, 8, 4), (11, 4, 1)]
+)
+def test_answers_to_a_prompt_share_out_evenly(episodes: int, answers: int, each: int) -> None:
+    """No number of answers that somebody asks for is an error; each minibatch has a prompt."""
+    made = schedule(TrainSettings(episodes=episodes, answers=answers))
+    assert (made.episodes, made.answers) == (episodes, each)
+    more = schedule(TrainSettings(episodes=episodes, answers=answers), minibatches=8)
+    assert more.episodes // more.answers >= 8
+
+
+def test_what_a_run_saves_in_half_precision_can_be_trained_again(tmp_path: Path) -> None:
+    """Weights stored in float16 are read into float32, with the phrases that were learnt."""
+    layout = Layout(quoters.tokenizer(), phrases=("greeting",))
+    model = quoters.network()
+    Quoting(quoters.save(tmp_path / "start"), model, layout).save(tmp_path / "made")
+    stored = load_file(tmp_path / "made" / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    found, again = network(tmp_path / "made")
+    assert {p.dtype for p in found.parameters()} == {torch.float32}
+    assert again.phrases == ("greeting",)
+    for name, value in found.named_parameters():
+        assert torch.equal(value, stored[name].float())
