@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlhf import _ppo_state
 from rlhf._ppo_batch import passes
@@ -439,6 +439,49 @@ def test_d40_mixing_keeps_the_language_model(tmp_path: Path) -> None:
         losses[gamma] = float(sum(mixed(actor)(0), torch.zeros(())).detach()) - before
     assert losses[0.0] > 0.2
     assert losses[5.0] < 0.05
+
+
+class Tied(Table):
+    """A table that plain text is modelled with too, after a change of its own.
+
+    What is learnt of the answers moves the text along; only the answers' KL is in the reward.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(8, 4)
+        self.other = nn.Parameter(torch.zeros(4, 8))
+
+    @property
+    def policy(self) -> Mapping[str, nn.Parameter]:
+        """Both tables."""
+        return {"logits": self.logits, "other": self.other}
+
+    def plain(self, step: int = 0) -> Iterator[Tensor]:
+        """Cross-entropy of what plain text was before the run."""
+        found = (self.logits[0] + self.other).log_softmax(1)
+        yield -(self.before[0].exp() * found).sum(1).mean()
+
+
+def test_d41_plain_text_and_not_beta_pays_the_tax_of_alignment(tmp_path: Path) -> None:
+    """No beta, up to 100-fold, keeps the language and most of the reward; mixing it in does."""
+    worth = torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(5))
+    found = {}
+    for beta, gamma in ((0.02, 0.0), (0.2, 0.0), (0.6, 0.0), (2.0, 0.0), (0.02, 5.0)):
+        actor = Tied()
+        before = actor.worth(worth, 0.0), float(next(actor.plain()).detach())
+        settings = changed(
+            beta=beta, target_kl=None, pretraining=gamma, updates=30, episodes=96, rate=5e-2
+        )
+        folder = tmp_path / f"{beta}-{gamma}"
+        list(PPO(actor, [0], scored_by(worth), settings, folder, actor.plain).train())
+        gain = actor.worth(worth, 0.0) - before[0]
+        found[beta, gamma] = (gain, float(next(actor.plain()).detach()) - before[1])
+    most, tax = found[0.02, 0.0]
+    assert tax > 0.5
+    for (_, gamma), (gain, lost) in found.items():
+        assert (gain > 0.8 * most and lost < 0.1 * tax) == (gamma > 0)
+    assert found[2.0, 0.0][1] < tax  # a tighter leash costs less, and earns less
+    assert found[2.0, 0.0][0] < 0.5 * most
 
 
 @pytest.mark.parametrize("make", ["table", "quote", "causal"])
