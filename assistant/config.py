@@ -179,6 +179,7 @@ class TrainSettings(BaseModel):
 
     data: Path = Field(Path("data"), description="training files of runs begun on the Train page")
     run: str = Field("", description="run to go on with; empty = the last one where broken off")
+    method: Literal["ppo", "feedme"] = Field("ppo", description="PPO, or imitate the best answers")
     comparisons: int = Field(2000, ge=1, description="own comparisons for a fresh reward model")
     lessons: int = Field(3000, ge=0, description="questions of the training files to learn on")
     held: int = Field(400, ge=1, description="held-out prompts that the gates look at")

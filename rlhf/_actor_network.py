@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from rlhf import _shared_prompts, objectives
+from rlhf import _actor_shared, objectives
 from rlhf.actors import Look
 from rlhf.errors import TrainingError
 from rlhf.schema import Rollout
@@ -205,9 +205,9 @@ class Network:
         self, model: Any, rollouts: Sequence[Rollout], places: Sequence[tuple[int, int]]
     ) -> Tensor:
         """States in which the tokens at `places` (row, token) were chosen, (places, width)."""
-        if _shared_prompts.shares(rollouts):
+        if _actor_shared.shares(rollouts):
             with self._precision():
-                shared = _shared_prompts.states(model, rollouts, places)
+                shared = _actor_shared.states(model, rollouts, places)
             if shared is not None:
                 return shared
         whole = [(*r.prompt, *r.completion[:-1]) for r in rollouts]

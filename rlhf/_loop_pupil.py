@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from safetensors.torch import load_file
 
 from assistant.config import PolicySettings
@@ -60,7 +59,7 @@ class Quoting:
         layout: of its prompts.
         calibrate: makes the calibration of a trained network, by language.
         options: how it is served.
-        dtype: of the matrix products while it learns; weights stay in float32.
+        actor: the network as PPO drives it, where not in float32.
     """
 
     policy: Mapping[str, object] = {"backend": "quote", "model": "."}
@@ -72,11 +71,11 @@ class Quoting:
         layout: Layout,
         calibrate: Calibrate = lambda model: {},
         options: PolicySettings | None = None,
-        dtype: torch.dtype = torch.float32,
+        actor: QuoteActor | None = None,
     ) -> None:
         self._start, self._model, self._layout = start, model, layout
         self._calibrate, self._options = calibrate, options or PolicySettings()
-        self.actor = QuoteActor(model, dtype=dtype)
+        self.actor = actor or QuoteActor(model)
 
     def save(self, folder: Path) -> None:
         """Weights in float16, tokenizer, calibration and the phrases that were learnt."""

@@ -169,15 +169,6 @@ def simulate(
         proxies.append(made)
         return made
 
-    def watch(update: int, actor: QuoteActor, proxy: Judge) -> dict[str, float] | None:
-        every = max(ppo.updates // POINTS, 1)
-        if update < 0 or (update % every and update + 1 < ppo.updates):
-            return None
-        some = world.held[:SEEN]
-        seen = spot(f"PPO {update}", actor, some, proxy.totals, world.annotator.gold)
-        curve.append(seen)
-        return {"gold": seen.gold}
-
     def load(folder: Path) -> RewardModel:
         if not models:
             models.append(world.reward(store, folder, settings.seed))
@@ -188,10 +179,9 @@ def simulate(
         yield "step 1/1, the reward model of the simulated comparisons"
 
     parts = Parts(
-        Quoting(world.start, world.model, world.layout, world.calibrate, dtype=world.dtype),
-        world.tasks, world.held,
-        judge, Network(before.model, world.layout, calibration(world.start)), "",
-        world.guard, train, load, watch=watch,
+        _pupil(world), world.tasks, world.held, judge,
+        Network(before.model, world.layout, calibration(world.start)), "",
+        world.guard, train, load, watch=_watch(world, curve, ppo.updates),
     )  # fmt: skip
     registry, board = Registry(home), Board(new(home))
     for line in Cycle(board, parts, store, registry, settings, gates, ppo).run():
@@ -205,6 +195,27 @@ def simulate(
     rivals = _rivals(world, before, proxies[0], board.folder, ppo.rate)
     store.close()
     return _outcome(world, minutes, crowd, said, after, curve, rivals, registry, board)
+
+
+def _watch(
+    world: World, curve: list[Spot], updates: int
+) -> Callable[[int, QuoteActor, Judge], dict[str, float] | None]:
+    """Adds a point to the curve now and then."""
+    every = max(updates // POINTS, 1)
+
+    def watch(update: int, actor: QuoteActor, proxy: Judge) -> dict[str, float] | None:
+        if update < 0 or (update % every and update + 1 < updates):
+            return None
+        some = world.held[:SEEN]
+        curve.append(spot(f"PPO {update}", actor, some, proxy.totals, world.annotator.gold))
+        return {"gold": curve[-1].gold}
+
+    return watch
+
+
+def _pupil(world: World) -> Quoting:
+    actor = QuoteActor(world.model, dtype=world.dtype)
+    return Quoting(world.start, world.model, world.layout, world.calibrate, actor=actor)
 
 
 def _rivals(

@@ -18,6 +18,7 @@ from rlhf import _loop_tasks, _loop_written
 from rlhf._loop_pupil import Pupil, Quoting
 from rlhf._loop_tasks import Asked
 from rlhf._loop_watch import Told
+from rlhf.actor_quote import QuoteActor
 from rlhf.fit import _plain
 from rlhf.fit._causal import Writing
 from rlhf.fit._exam import Exam, calibrate
@@ -28,6 +29,9 @@ from rlhf.schema import Sample
 
 #: Answers of a large model that are read at once, and of the small one.
 FEW, MANY = 4, 32
+#: Score of an answer of a large model that was cut off: less than a wrong one gets that ended, is
+#: too long and of a bad form, and that the reward model puts among its worst twentieth.
+CUT = -4.0
 #: How far off 1 the first ratio may be in half precision.
 COARSE = {"ratio_gap": 1e-3}
 
@@ -82,7 +86,7 @@ class Quotes:
             self._layout,
             lambda trained: calibrate(exam.marks(trained)) if check else {},
             self._options,
-            self._dtype,
+            QuoteActor(self._model, dtype=self._dtype),
         )
 
     def lessons(self, known: Sequence[Lesson], weights: dict[str, Weights]) -> list[Asked]:
@@ -108,7 +112,9 @@ class Writes:
     def __init__(self, pupil: Writing) -> None:
         self._pupil = pupil
         #: See `Kind`.
-        self.ppo: Mapping[str, float] = {"micro": FEW, **({} if pupil.exact else COARSE)}
+        self.ppo: Mapping[str, float] = {
+            "micro": FEW, "missing_end": CUT, **({} if pupil.exact else COARSE),
+        }  # fmt: skip
 
     def pupil(self, check: Sequence[Lesson], weights: dict[str, Weights]) -> Writing:
         """It has no confidence to set."""

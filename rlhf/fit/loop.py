@@ -36,10 +36,11 @@ from rlhf import _loop_status as status
 from rlhf._loop_gates import Network, Served, Side
 from rlhf._loop_pupil import Pupil
 from rlhf._loop_reward import Judge, mix
-from rlhf._loop_tasks import Asked
+from rlhf._loop_tasks import Asked, Task
 from rlhf._loop_watch import MOST, Compared, Watch, compared
 from rlhf.config import PPOSettings
 from rlhf.errors import Cancelled, RlhfError, TrainingError
+from rlhf.feedme import Rated, of_log
 from rlhf.fit import reward
 from rlhf.fit._causal import Writing
 from rlhf.fit._drills import doubtful
@@ -178,6 +179,7 @@ class Workshop:
             shipped=self._shipped if _is_reward(self._shipped) else None,
             pretraining=plain,
             modelling=None if plain is None else plain.measured,
+            liked=lambda: self._liked(kind, lent),
             watch=Watch(watched, pairs, train.updates, train.seed),
         )
 
@@ -213,6 +215,16 @@ class Workshop:
             if task is not None:
                 found[task.user, task.question] = task
         return [*found.values()]
+
+    def _liked(self, kind: Kind, lent: Resources) -> list[Rated]:
+        """Training users' answers that were judged, as the network that quotes would say them."""
+        read = fitted(lent)
+
+        def lay(sample: Sample) -> Task | None:
+            found = kind.asked(sample, read)
+            return found if isinstance(found, Task) else None
+
+        return list(of_log(self.store, lay))
 
     def _compared(self, kind: Kind, lent: Resources) -> list[Compared]:
         """Development users' comparisons, as the policy reads their two sides."""

@@ -21,10 +21,12 @@ from rlhf import _loop_status as status
 from rlhf._loop_gates import Network, Served
 from rlhf._loop_pupil import Quoting
 from rlhf._loop_tasks import of_lesson, of_prompt, of_sample, read_back
+from rlhf._loop_watch import Watch
 from rlhf.errors import Cancelled, Diverged, TrainingError
 from rlhf.fit.loop import network
 from rlhf.loop import schedule
 from rlhf.preferences import PreferenceStore
+from rlhf.registry import Registry
 from rlhf.schema import Rollout, Sample
 from tests.assistant import quoters
 from tests.rlhf.conftest import make_feedback, make_record
@@ -390,3 +392,32 @@ def test_what_a_run_saves_in_half_precision_can_be_trained_again(tmp_path: Path)
     assert again.phrases == ("greeting",)
     for name, value in found.named_parameters():
         assert torch.equal(value, stored[name].float())
+
+
+def test_a_run_may_imitate_in_place_of_ppo(tmp_path: Path) -> None:
+    """What the reward finds best is said more often; cancelled and resumed, it is the same run."""
+
+    def imitated(folder: Path, ask: tuple[str, int] = ("", 0)) -> tuple[Path, Registry]:
+        made = parts(folder, tasks=tasks(24), watch=Watch(tasks(24), (), 40, 3))
+        own = TrainSettings(comparisons=2, method="feedme", updates=40, rate=1e-2, seed=3)
+        home = folder / "data"
+        begun = status.unfinished(home)
+        run, board, store, registry = cycle(home, made, begun, ask=ask, settings=own)
+        try:
+            list(run.run())
+        except Cancelled:
+            store.close()
+            return imitated(folder)
+        store.close()
+        return board.folder, registry
+
+    folder, registry = imitated(tmp_path / "whole")
+    (entry,) = registry.entries()
+    assert entry.manifest is not None
+    rows = status.lines(folder / status.GOLD)
+    assert [row["update"] for row in rows] == [-1, 39]
+    assert rows[1]["gold"] > rows[0]["gold"] + 0.1
+    assert not (folder / status.UPDATES).exists()
+    again, _ = imitated(tmp_path / "broken", ("ppo", 10))
+    found = weights(again)
+    assert all(torch.equal(value, found[name]) for name, value in weights(folder).items())

@@ -154,6 +154,17 @@ class Noisy(Table):
         return replace(found, logprobs=found.logprobs + 1e-3 * torch.rand_like(found.logprobs))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_d23_holds_for_prompts_with_several_answers_too(dtype: torch.dtype, tmp_path: Path) -> None:
+    """The network that quotes reads a prompt once for four answers, in half precision as well."""
+    settings = changed(updates=2, minibatches=2, epochs=1, episodes=16, answers=4, micro=8)
+    actor = QuoteActor(network(), dtype=dtype)
+    for update in PPO(actor, [asked(n) for n in range(5)], lengths, settings, tmp_path).train():
+        assert update.steps.taken == 2
+        assert abs(update.kl) < 1e-6 or update.update
+        assert update.sampler_gap < (1e-5 if dtype == torch.float32 else 1e-2)
+
+
 def test_d23_another_forward_is_caught_before_it_teaches(tmp_path: Path) -> None:
     """The gate names the distance and the remedy, and no weight has changed."""
     actor = Noisy(8, 4, contexts=3)

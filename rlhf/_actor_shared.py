@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicLayer
 
 from rlhf.schema import Rollout
 
@@ -45,7 +44,8 @@ def states(
     longest = max(map(len, groups)) - 1
     heads = [(*prompt[:-1], *[0] * (longest + 1 - len(prompt))) for prompt in groups]
     cache = base(input_ids=torch.tensor(heads, device=device), use_cache=True).past_key_values
-    if any(type(layer) is not DynamicLayer for layer in getattr(cache, "layers", (None,))):
+    kinds = {type(layer).__name__ for layer in getattr(cache, "layers", (None,))}
+    if kinds != {"DynamicLayer"}:  # a sliding window, a state, or something else
         return None
     ids, mask, positions, begins = _behind(rollouts, groups, longest)
     out = base(
