@@ -179,11 +179,13 @@ class TrainSettings(BaseModel):
 
     data: Path = Field(Path("data"), description="training files of runs begun on the Train page")
     run: str = Field("", description="run to go on with; empty = the last one where broken off")
+    method: Literal["ppo", "feedme"] = Field("ppo", description="PPO, or imitate the best answers")
     comparisons: int = Field(2000, ge=1, description="own comparisons for a fresh reward model")
     lessons: int = Field(3000, ge=0, description="questions of the training files to learn on")
     held: int = Field(400, ge=1, description="held-out prompts that the gates look at")
     updates: int = Field(100, ge=1, description="updates of PPO")
     episodes: int = Field(64, ge=8, description="answers drawn for an update")
+    answers: int = Field(4, ge=1, description="of these, to one prompt, which is read once")
     rate: float = Field(1e-4, gt=0, description="learning rate of the policy")
     kl: float = Field(6.0, gt=0, description="KL that PPO aims at, nats an answer")
     pretraining: float = Field(0.0, ge=0, description="weight of the loss on plain text (PPO-ptx)")

@@ -39,6 +39,7 @@ from assistant.policy.extract import Weights, ranker
 from assistant.policy.quote import MODEL
 from assistant.prompt import ABSTAIN
 from bench.common import report, scratch
+from retrieval.fit._student import precision
 from rlhf._loop_reward import Judge, mix
 from rlhf._loop_tasks import Task, of_lesson
 from rlhf._simulation_run import Outcome, World, simulate
@@ -47,7 +48,8 @@ from rlhf.fit._drills import doubtful
 from rlhf.fit._exam import Exam, calibrate
 from rlhf.fit._lessons import Lesson, make, readers, taught
 from rlhf.fit._network import configuration
-from rlhf.fit.loop import judge, network
+from rlhf.fit._pupils import quoting
+from rlhf.fit.loop import judge, network, patient
 from rlhf.fit.pretrain import WORK
 from rlhf.loop import schedule
 from rlhf.reward import Composite
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--toy", action="store_true", help="a random network, made-up questions")
     parser.add_argument("--policy", type=Path, default=MODEL, help="folder of the policy")
     parser.add_argument("--turns", type=int, default=2000, help="turns of simulated users")
-    parser.add_argument("--updates", type=int, default=100, help="updates of PPO")
+    parser.add_argument("--updates", type=int, default=80, help="updates of PPO")
     parser.add_argument("--taste", choices=("brief", "newest"), default="brief")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
@@ -89,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             overrides = dict(pair.partition("=")[::2] for pair in options.set)
             settings = load(overrides={"home": str(folder / "real"), **overrides})
-            world, ppo = real(options, settings), schedule(own)
+            world = real(options, settings)
+            ppo = schedule(own, **quoting(world.dtype))
         (folder / "home").mkdir()
         found = simulate(
             world, folder / "home", options.turns, own, ppo, GateSettings(least=20),
@@ -106,7 +109,7 @@ def real(options: argparse.Namespace, settings: Settings) -> World:
         print(f"  {line}")
     known = [x for x in taught(options.data, where, count) if x.texts and not doubtful(x)]
     weights = ranker(*readers(where))
-    guard = build_guard(settings.safety, None, network_of(settings))
+    guard = build_guard(patient(settings.safety), None, network_of(settings))
     held = [x for x in known if x.held]
     exam = Exam(held[::2], weights, layout, torch.float32)
     asked = {x.id for x in held[::2]}
@@ -120,6 +123,7 @@ def real(options: argparse.Namespace, settings: Settings) -> World:
         lambda found: judge(found, guard),
         guard=guard,
         calibrate=lambda trained: calibrate(exam.marks(trained)),
+        dtype=precision("cpu"),
     )
 
 
@@ -175,12 +179,17 @@ def pumps(number: int, seed: int) -> Lesson:
 
 def _rules(guard: Guard) -> Callable[[Sequence[Task], Sequence[str]], Floats]:
     """What breaking rules costs the annotator: 2 where an answer does harm or leaks."""
+    known: dict[tuple[str, str], float] = {}
 
     def cost(tasks: Sequence[Task], replies: Sequence[str]) -> Floats:
         said = ["" if ABSTAIN in reply else reply for reply in replies]
         pairs = [(task.question, text) for task, text in zip(tasks, said, strict=True)]
-        found = reward.terms(pairs, guard)
-        return -2.0 * (np.maximum(found["unsafe"], found["leak"]) >= 0.5).astype(np.float64)
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in known]  # judged once each
+        if new:
+            found = reward.terms(new, guard)
+            broken = np.maximum(found["unsafe"], found["leak"]) >= 0.5
+            known.update(zip(new, (-2.0 * broken).tolist(), strict=True))
+        return np.array([known[pair] for pair in pairs], dtype=np.float64)
 
     return cost
 

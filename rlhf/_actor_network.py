@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from rlhf import objectives
+from rlhf import _actor_shared, objectives
 from rlhf.actors import Look
 from rlhf.errors import TrainingError
 from rlhf.schema import Rollout
@@ -144,7 +144,7 @@ class Network:
     ) -> list[Rollout]:
         """One answer each; the same however many are drawn side by side, but for rounding."""
         seeds = torch.randint(2**62, (len(tasks),), generator=generator).tolist()
-        order = sorted(range(len(tasks)), key=lambda i: len(tasks[i].ids))
+        order = sorted(range(len(tasks)), key=lambda i: (len(tasks[i].ids), tuple(tasks[i].ids)))
         found: dict[int, Rollout] = {}
         for at in range(0, len(order), self._at_once):
             part = order[at : at + self._at_once]
@@ -205,6 +205,11 @@ class Network:
         self, model: Any, rollouts: Sequence[Rollout], places: Sequence[tuple[int, int]]
     ) -> Tensor:
         """States in which the tokens at `places` (row, token) were chosen, (places, width)."""
+        if _actor_shared.shares(rollouts):
+            with self._precision():
+                shared = _actor_shared.states(model, rollouts, places)
+            if shared is not None:
+                return shared
         whole = [(*r.prompt, *r.completion[:-1]) for r in rollouts]
         longest = max(map(len, whole))
         ids = torch.tensor([(*row, *[0] * (longest - len(row))) for row in whole])
@@ -221,21 +226,23 @@ class Network:
 
     @torch.no_grad()
     def _grow(self, rows: Sequence[_Row], temperature: float) -> None:
-        """Draw the rest of all rows together."""
+        """Draw the rest of all rows together; a prompt that several rows have is read once."""
         live = [row for row in rows if row.advance()]
         cache: Any = None
         kept = live  # the rows that the cache holds, in its order
-        mask = torch.zeros(len(live), 0, dtype=torch.long)
+        spread: list[int] | None = None  # where each row's reading is, until the cache is theirs
+        if len(firsts := [*dict.fromkeys(tuple(row.new) for row in live)]) < len(live):
+            spread = [firsts.index(tuple(row.new)) for row in live]
+        mask = torch.zeros(len(firsts), 0, dtype=torch.long)
         while live:
             if len(live) <= len(kept) // 2:  # a copy of the cache is worth it
                 index = [n for n, row in enumerate(kept) if row in live]
                 cache.batch_select_indices(torch.tensor(index, device=self.device))
                 mask, kept = mask[index], live
-            width = max(len(row.new) for row in kept) or 1
-            ids = torch.tensor([(*[0] * (width - len(row.new)), *row.new) for row in kept])
-            fresh = torch.tensor(
-                [[n >= width - len(row.new) for n in range(width)] for row in kept]
-            )
+            unread = [tuple(row.new) for row in kept] if spread is None else firsts
+            width = max(map(len, unread)) or 1
+            ids = torch.tensor([(*[0] * (width - len(new)), *new) for new in unread])
+            fresh = torch.tensor([[n >= width - len(new) for n in range(width)] for new in unread])
             mask = torch.cat((mask, fresh.long()), 1)
             places = (mask.cumsum(1) - mask)[:, -width:]
             with self._precision():
@@ -248,6 +255,9 @@ class Network:
                 )
                 cache = out.past_key_values
                 index = [n for n, row in enumerate(kept) if row in live]
+                if spread is not None:
+                    cache.batch_select_indices(torch.tensor(spread, device=self.device))
+                    mask, index, spread = mask[spread], spread, None
                 logits = self.model.get_output_embeddings()(out.last_hidden_state[index, -1])
             for row in kept:
                 row.new.clear()

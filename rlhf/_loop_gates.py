@@ -6,21 +6,20 @@ never the reward model that the candidate learnt from.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from assistant.config import GateSettings
-from assistant.policy._decode import Reader, sample
+from assistant.phrases import say
+from assistant.policy import quote
+from assistant.policy._decode import Reader
 from assistant.policy._quoting import Layout
 from assistant.policy.base import Policy
 from assistant.policy.extract import tongue
-from assistant.policy.quote import Calibration
 from assistant.prompt import ABSTAIN
 from assistant.schema import Sampling
 from retrieval.text import content_words
@@ -55,19 +54,30 @@ class Network:
         model: in evaluation mode.
         layout: of its prompts.
         calibration: of each language; a language without one is never cut off by confidence.
+        minimum: confidence below which it abstains; negative takes the calibrated threshold.
+        beams: answers kept side by side; 1 is greedy.
     """
 
-    def __init__(self, model: Any, layout: Layout, calibration: Mapping[str, Calibration]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        layout: Layout,
+        calibration: Mapping[str, quote.Calibration],
+        minimum: float = -1.0,
+        beams: int = 1,
+    ) -> None:
         self._model, self._layout, self._calibration = model, layout, calibration
+        self._minimum, self._beams = minimum, beams
 
     def answer(self, task: Task) -> str:
-        """The likeliest token each time, after the confidence has decided whether to answer."""
-        layout, reader = self._layout, Reader(self._model, task.ids)
-        pair = torch.log_softmax(reader.after(())[[layout.cite, layout.abstain]], 0)
-        fit = self._calibration.get(tongue(task.question), Calibration())
-        sure = fit.confidence(float(pair[1].exp())) >= fit.threshold
-        begun = (layout.cite if sure else layout.abstain,)
-        return task.reply(sample(reader, task.paths, 0.0, 1.0, 0, begun).path)
+        """The likeliest answer, after the confidence has decided whether there is one."""
+        fit = self._calibration.get(tongue(task.question), quote.Calibration()).knowing(task.sure)
+        minimum = self._minimum if self._minimum >= 0 else fit.threshold
+        reader = Reader(self._model, task.ids)
+        found, _ = quote.decide(
+            reader, task.paths, self._layout, fit, minimum, self._beams, Sampling()
+        )
+        return task.reply(found.path)
 
 
 class Served:
@@ -84,6 +94,8 @@ class Served:
     def answer(self, task: Asked) -> str:
         """All its deltas; quotes with their citations, what is written piece by piece."""
         deltas = [*self._policy.stream(task.prompt(), self._sampling)]
+        if deltas[-1].phrase:
+            return say(deltas[-1].phrase, task.language)
         text = "".join(f" {d.text} [{d.quote[0]}]" if d.quote else d.text for d in deltas).strip()
         return ABSTAIN if not text or deltas[-1].finish == "abstain" else text
 
@@ -247,14 +259,6 @@ def pairs_of(
         for task, before, after in zip(tasks, old, new, strict=True)
         if before != after and not task.user
     ]
-
-
-def calibration_of(path: Path) -> dict[str, Calibration]:
-    """What a file of calibrations says, nothing where there is none."""
-    if not path.exists():
-        return {}
-    values = json.loads(path.read_text(encoding="utf-8"))["languages"]
-    return {lang: Calibration(**one) for lang, one in values.items()}
 
 
 def _shown(task: Asked, reply: str) -> dict[str, Any]:

@@ -14,11 +14,12 @@ from typing import Any, Protocol
 
 from safetensors.torch import load_file
 
+from assistant.config import PolicySettings
 from assistant.policy._quoting import Layout
-from rlhf._loop_gates import Network, Side, calibration_of
+from assistant.policy.quote import CALIBRATION, calibration
+from rlhf._loop_gates import Network, Side
 from rlhf.actor_quote import QuoteActor
 
-CALIBRATION = "calibration.json"
 #: Files of a policy that a candidate takes over as they are.
 KEPT = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 Calibrate = Callable[[Any], Mapping[str, Mapping[str, float]]]
@@ -57,25 +58,34 @@ class Quoting:
         model: its network, in float32, on its device; it is changed in place.
         layout: of its prompts.
         calibrate: makes the calibration of a trained network, by language.
+        options: how it is served.
+        actor: the network as PPO drives it, where not in float32.
     """
 
     policy: Mapping[str, object] = {"backend": "quote", "model": "."}
 
     def __init__(
-        self, start: Path, model: Any, layout: Layout, calibrate: Calibrate = lambda model: {}
+        self,
+        start: Path,
+        model: Any,
+        layout: Layout,
+        calibrate: Calibrate = lambda model: {},
+        options: PolicySettings | None = None,
+        actor: QuoteActor | None = None,
     ) -> None:
         self._start, self._model, self._layout = start, model, layout
-        self._calibrate = calibrate
-        self.actor = QuoteActor(model)
+        self._calibrate, self._options = calibrate, options or PolicySettings()
+        self.actor = actor or QuoteActor(model)
 
     def save(self, folder: Path) -> None:
-        """Weights in float16, tokenizer and calibration."""
+        """Weights in float16, tokenizer, calibration and the phrases that were learnt."""
         self.actor.save(folder)
         for name in KEPT:
             if (self._start / name).exists():
                 shutil.copyfile(self._start / name, folder / name)
         fits = self._calibrate(self._model)
-        text = json.dumps({"languages": {k: dict(v) for k, v in fits.items()}}, indent=1)
+        told = {"languages": {k: dict(v) for k, v in fits.items()}, "phrases": self._layout.phrases}
+        text = json.dumps(told, indent=1)
         (folder / CALIBRATION).write_text(text + "\n", encoding="utf-8")
 
     def take_over(self, folder: Path) -> None:
@@ -86,4 +96,5 @@ class Quoting:
 
     def side(self, folder: Path) -> Side:
         """With the calibration that lies there."""
-        return Network(self._model, self._layout, calibration_of(folder / CALIBRATION))
+        own, fits = self._options, calibration(folder)
+        return Network(self._model, self._layout, fits, own.min_confidence, own.beams)

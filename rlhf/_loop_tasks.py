@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from assistant.phrases import say
 from assistant.policy._quoting import Layout, shown
 from assistant.policy._ranker import weigh
 from assistant.policy._trie import Path as Tokens
@@ -85,9 +86,12 @@ class Task:
         places: number of each one's passage, from 1.
         passages: the evidence.
         right: options that answer by themselves.
-        needed: options that answer together, where none does alone.
+        needed: options that answer together, where none does alone; of a summary or a question of
+            two halves, as many of them as are shown.
         answerable: whether the options answer; None where nobody knows.
         user: pseudonym of who asked, "" of a lesson.
+        phrases: keys of the phrases that an answer may be, in the order of the tree.
+        sure: the linear model's probability that any sentence answers.
     """
 
     id: str
@@ -102,14 +106,19 @@ class Task:
     needed: frozenset[int] = frozenset()
     answerable: bool | None = None
     user: str = ""
+    phrases: tuple[str, ...] = ()
+    sure: float = 0.5
 
     def reply(self, path: Sequence[int]) -> str:
-        """What an answer says: each quote with its citation, or the word for abstaining.
+        """What an answer says: quotes with their citations, a phrase, or the word for abstaining.
 
         Raises:
             ValueError: `path` is no answer.
         """
-        chosen = [n for n in self.paths.chosen(path) if n < len(self.texts)]
+        found, count = self.paths.chosen(path), len(self.texts)
+        if found and found[0] > count:  # abstaining comes before the phrases
+            return say(self.phrases[found[0] - count - 1], self.language)
+        chosen = [n for n in found if n < count]
         return " ".join(f"{self.texts[n]} [{self.places[n]}]" for n in chosen) or ABSTAIN
 
     def correct(self, reply: str) -> float | None:
@@ -159,7 +168,8 @@ def of_lesson(lesson: Lesson, weights: Weights, layout: Layout) -> Task:
     seen = shown(lesson.evidence(everything), lesson.passages, weights, reads=lesson.read)
     right = frozenset(n for n, i in enumerate(seen.kept) if lesson.right[i])
     needed = frozenset(n for n, i in enumerate(seen.kept) if i in lesson.needed)
-    needed = needed if len(needed) == len(lesson.needed) and not right else frozenset()
+    whole = lesson.partial or len(needed) == len(lesson.needed)
+    needed = needed if whole and not right else frozenset()
     return Task(
         f"lesson:{lesson.id}:{int(lesson.present)}",
         lesson.question,
@@ -172,6 +182,8 @@ def of_lesson(lesson: Lesson, weights: Weights, layout: Layout) -> Task:
         right,
         needed,
         bool(right or needed),
+        phrases=layout.phrases,
+        sure=seen.sure,
     )
 
 
@@ -193,6 +205,8 @@ def of_prompt(
         tuple(c.passage + 1 for c in offer.candidates),
         prompt.passages,
         user=user,
+        phrases=layout.phrases,
+        sure=offer.sure,
     )
 
 

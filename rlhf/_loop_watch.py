@@ -2,8 +2,10 @@
 
 Where labels are known, the policy draws an answer to each watched prompt, and it is counted how
 many are right where there is an answer and refused where there is none: the mean of the two shares
-is `gold`. Where nobody knows, development users' comparisons are read: `gold` is the share of them
-whose better answer has gained more probability, since the run began, than the worse one.
+is `gold`, and `win_rate` is the share of prompts on which it does better than before the run, those
+on which it does as well counted half. Where nobody knows, development users' comparisons are read:
+`gold` is the share of them whose better answer has gained more probability, since the run began,
+than the worse one.
 
 A reward that rises while `gold` falls is over-optimisation (Gao et al. 2022). It is said where the
 fall from the best reading is certain: its 95 % interval, paired by prompt, lies below 0.
@@ -70,6 +72,7 @@ class Watch:
         self._tasks = [t for t in tasks if t.answerable is not None][:MOST]
         self._pairs = [] if self._tasks else list(pairs)[:MOST]
         self._last, self._seed = updates - 1, seed
+        self._first: Floats | None = None
         self._best: _Reading | None = None
 
     def __call__(self, update: int, actor: Any, judge: Judge) -> Mapping[str, float] | None:
@@ -85,7 +88,9 @@ class Watch:
         now = _Reading(values, float(judge.totals(rows, replies).mean()))
         found = {"gold": _halves(self._tasks, values), "proxy": now.proxy, "n": float(len(rows))}
         if self._tasks:
-            found |= self._shares(values)
+            self._first = values if self._first is None else self._first
+            won = 0.5 + (values - self._first).mean() / 2
+            found |= {**self._shares(values), "win_rate": float(won)}
         best = self._best
         if best is None or values.mean() >= best.values.mean():
             self._best = now

@@ -60,21 +60,27 @@ class Batch:
 def passes(
     rollouts: Sequence[Rollout], settings: PPOSettings, generator: torch.Generator
 ) -> list[list[Minibatch]]:
-    """The epochs of an update: each a shuffle of all rows, in minibatches, in parts by length.
+    """The epochs of an update: each a shuffle of all tasks, in minibatches, in parts by length.
 
-    Minibatches of an epoch differ in size by one row at the most.
+    The answers to a task stay together; minibatches of an epoch differ by one task at the most.
     """
-    found = []
+    each, found = settings.answers, []
     for _ in range(settings.epochs):
-        order = torch.randperm(len(rollouts), generator=generator).tolist()
+        order = torch.randperm(len(rollouts) // each, generator=generator).tolist()
         epoch = []
         for number in range(settings.minibatches):
-            rows = order[number :: settings.minibatches]
-            rows.sort(key=lambda row: len(rollouts[row].prompt) + len(rollouts[row].completion))
-            size = settings.micro
+            tasks = order[number :: settings.minibatches]
+            tasks.sort(key=lambda task: _tokens(rollouts[task * each : (task + 1) * each]))
+            rows = [row for task in tasks for row in range(task * each, (task + 1) * each)]
+            size = max(settings.micro // each, 1) * each
             epoch.append([rows[at : at + size] for at in range(0, len(rows), size)])
         found.append(epoch)
     return found
+
+
+def _tokens(rollouts: Sequence[Rollout]) -> int:
+    """Of the longest answer to a task with its prompt."""
+    return max(len(r.prompt) + len(r.completion) for r in rollouts)
 
 
 def scored(terms: Mapping[str, Sequence[float]], rows: int) -> Tensor:

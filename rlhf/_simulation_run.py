@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from assistant.config import GateSettings, TrainSettings
 from assistant.policy._quoting import Layout
+from assistant.policy.quote import calibration
 from rlhf import feedme
 from rlhf._intervals import bootstrap
-from rlhf._loop_gates import Network, calibration_of, divergence
-from rlhf._loop_pupil import CALIBRATION, Quoting
+from rlhf._loop_gates import Network, divergence
+from rlhf._loop_pupil import Quoting
 from rlhf._loop_reward import Judge
 from rlhf._loop_status import Board, new
 from rlhf._loop_tasks import Task
@@ -34,8 +35,10 @@ from rlhf.scoring import Array, Pair, RewardModel, Scale, render
 from rlhf.simulation import Annotator, Crowd, Floats, Spot, best_of, collect, spot
 from safety.guard import Guard
 
-#: Sizes of the best of n, and updates between two points of the curve.
-SIZES, EVERY = (1, 2, 4, 8, 16), 5
+#: Sizes of the best of n, points of PPO's curve, and held prompts that a point is measured on.
+SIZES, POINTS, SEEN = (1, 2, 4, 8, 16), 10, 128
+#: What is imitated for comparison: the best answers to so many prompts, in so many steps.
+IMITATED, STEPS = 640, 80
 BUCKETS, WIDTH = 4096, 16
 
 
@@ -100,6 +103,7 @@ class World:
         reward: learns a reward model from a log into a folder.
         guard: judges rules; None where nobody does.
         calibrate: makes the calibration of a trained network.
+        dtype: of the matrix products while it learns.
     """
 
     start: Path
@@ -112,6 +116,7 @@ class World:
     reward: Callable[[PreferenceStore, Path, int], RewardModel] = learnt
     guard: Guard | None = None
     calibrate: Callable[[Any], dict[str, dict[str, float]]] = field(default=lambda model: {})
+    dtype: torch.dtype = torch.float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,7 @@ def simulate(
     """Have simulated users fill the log of `home`, run the loop, and measure."""
     began = time.monotonic()
     store = PreferenceStore(home / "preferences.db")
-    before = QuoteActor(copy.deepcopy(world.model))
+    before = QuoteActor(copy.deepcopy(world.model), dtype=world.dtype)
     crowd = collect(
         before, world.tasks, world.annotator, store.add_turn, store.add_feedback, turns,
         seed=settings.seed,
@@ -164,13 +169,6 @@ def simulate(
         proxies.append(made)
         return made
 
-    def watch(update: int, actor: QuoteActor, proxy: Judge) -> dict[str, float] | None:
-        if update < 0 or (update % EVERY and update + 1 < ppo.updates):
-            return None
-        seen = spot(f"PPO {update}", actor, world.held, proxy.totals, world.annotator.gold)
-        curve.append(seen)
-        return {"gold": seen.gold}
-
     def load(folder: Path) -> RewardModel:
         if not models:
             models.append(world.reward(store, folder, settings.seed))
@@ -181,17 +179,17 @@ def simulate(
         yield "step 1/1, the reward model of the simulated comparisons"
 
     parts = Parts(
-        Quoting(world.start, world.model, world.layout, world.calibrate), world.tasks, world.held,
-        judge, Network(before.model, world.layout, calibration_of(world.start / CALIBRATION)), "",
-        world.guard, train, load, watch=watch,
+        _pupil(world), world.tasks, world.held, judge,
+        Network(before.model, world.layout, calibration(world.start)), "",
+        world.guard, train, load, watch=_watch(world, curve, ppo.updates),
     )  # fmt: skip
     registry, board = Registry(home), Board(new(home))
     for line in Cycle(board, parts, store, registry, settings, gates, ppo).run():
         tell(line)
     minutes = (time.monotonic() - began) / 60
-    after = QuoteActor(world.model)
+    after = QuoteActor(world.model, dtype=world.dtype)
     after._before = before.model  # the KL is from where the run began
-    fits = calibration_of(board.folder / MODEL / CALIBRATION)
+    fits = calibration(board.folder / MODEL)
     sides = [parts.live, Network(world.model, world.layout, fits)]
     said = [[side.answer(task) for task in world.held] for side in sides]
     rivals = _rivals(world, before, proxies[0], board.folder, ppo.rate)
@@ -199,24 +197,49 @@ def simulate(
     return _outcome(world, minutes, crowd, said, after, curve, rivals, registry, board)
 
 
+def _watch(
+    world: World, curve: list[Spot], updates: int
+) -> Callable[[int, QuoteActor, Judge], dict[str, float] | None]:
+    """Adds a point to the curve now and then."""
+    every = max(updates // POINTS, 1)
+
+    def watch(update: int, actor: QuoteActor, proxy: Judge) -> dict[str, float] | None:
+        if update < 0 or (update % every and update + 1 < updates):
+            return None
+        some = world.held[:SEEN]
+        curve.append(spot(f"PPO {update}", actor, some, proxy.totals, world.annotator.gold))
+        return {"gold": curve[-1].gold}
+
+    return watch
+
+
+def _pupil(world: World) -> Quoting:
+    actor = QuoteActor(world.model, dtype=world.dtype)
+    return Quoting(world.start, world.model, world.layout, world.calibrate, actor=actor)
+
+
 def _rivals(
     world: World, before: QuoteActor, proxy: Judge, folder: Path, rate: float
 ) -> list[Spot]:
     """Best of n of the policy that PPO began with, and imitation of the best of four."""
     gold = world.annotator.gold
-    found = [*best_of(before, world.held, proxy.totals, gold, SIZES)]
+    held = world.held[:SEEN]
+    found = [*best_of(before, held, proxy.totals, gold, SIZES)]
 
     def score(tasks: Sequence[Task], rollouts: Sequence[Any]) -> list[float]:
         replies = [t.reply(r.completion) for t, r in zip(tasks, rollouts, strict=True)]
         return [float(value) for value in proxy.totals(tasks, replies)]
 
-    pupil = QuoteActor(copy.deepcopy(before.model))
-    pool = feedme.of_policy(pupil, world.tasks, score, 4, torch.Generator().manual_seed(1))
+    pupil = QuoteActor(copy.deepcopy(before.model), dtype=world.dtype)
+    tasks = world.tasks[:IMITATED]
+    pool = feedme.of_policy(pupil, tasks, score, 4, torch.Generator().manual_seed(1))
     least = float(np.quantile([row.rating for row in pool], 0.25))
-    settings = feedme.FeedMESettings(steps=min(400, max(8, len(pool) // 2)), least=least, rate=rate)
+    settings = feedme.FeedMESettings(
+        steps=min(STEPS, max(8, len(pool) // 2)), least=least, rate=rate
+    )
     for _ in feedme.FeedME(pupil, pool, settings, folder).run():
         pass
-    return [*found, spot("FeedME", pupil, world.held, proxy.totals, gold)]
+    return [*found, spot("FeedME", pupil, held, proxy.totals, gold)]
 
 
 def _outcome(

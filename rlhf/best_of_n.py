@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from assistant.config import Settings
 from assistant.errors import ModelNotFound
+from assistant.phrases import say
 from assistant.policy.base import Policy
 from assistant.prompt import ABSTAIN
 from assistant.schema import Delta, PolicyCard, Prompt, Sampling
@@ -148,6 +149,8 @@ class BestOf:
             own = plain if not number else replace(plain, temperature=warm, seed=seed)
             deltas = tuple(self._policy.stream(prompt, own))
             text = " ".join(d.text for d in deltas if d.text).strip()
+            if deltas and deltas[-1].phrase:
+                text = say(deltas[-1].phrase, prompt.language)
             abstains = not text or (bool(deltas) and deltas[-1].finish == "abstain")
             found.append(Drawn(deltas, ABSTAIN if abstains else text))
         return found

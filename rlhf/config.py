@@ -30,6 +30,9 @@ class PPOSettings(BaseModel):
     seed: int = Field(default=7, description="of all that is drawn; process n adds 100003 * n")
     updates: int = Field(default=100, ge=0, description="batches that are drawn and learnt from")
     episodes: int = Field(default=64, ge=1, description="answers drawn for an update")
+    answers: int = Field(
+        default=1, ge=1, description="of these, to one prompt; it is read once for all of them"
+    )
     minibatches: int = Field(default=2, ge=1, description="optimiser steps in a pass over a batch")
     epochs: int = Field(default=2, ge=1, description="passes over a batch")
     micro: int = Field(default=16, ge=1, description="answers read at once; changes memory only")
@@ -98,8 +101,14 @@ class PPOSettings(BaseModel):
 
     @model_validator(mode="after")
     def _fills_minibatches(self) -> PPOSettings:
-        if self.episodes < self.minibatches:
+        if self.episodes % self.answers:
             raise ValueError(
-                f"{self.episodes} episodes do not fill {self.minibatches} minibatches; draw more"
+                f"{self.episodes} episodes are not {self.answers} answers to each prompt; draw a "
+                "multiple"
+            )
+        if self.episodes // self.answers < self.minibatches:
+            raise ValueError(
+                f"{self.episodes} episodes, {self.answers} to a prompt, do not fill "
+                f"{self.minibatches} minibatches; draw more"
             )
         return self

@@ -31,6 +31,8 @@ from rlhf.samples import decided, gather
 from rlhf.schema import Rollout, Sample, Split
 
 TaskT = TypeVar("TaskT")
+#: Prompts that are drawn to at once.
+AT_ONCE = 64
 #: What an answer is worth that a person liked, picked or wrote, and one that they did not.
 LIKED, DISLIKED = 1.0, 0.0
 
@@ -104,8 +106,13 @@ def of_policy(
     """
     if n < 1:
         raise ValueError(f"the best of {n} answers is none; draw 1 or more")
-    with torch.no_grad():
-        pools = [actor.draw(tasks, temperature, generator) for _ in range(n)]
+    pools: list[list[Rollout]] = [[] for _ in range(n)]
+    for at in range(0, len(tasks), AT_ONCE):
+        part = tasks[at : at + AT_ONCE]
+        with torch.no_grad():  # all answers to a prompt at once: it is read once
+            drawn = actor.draw([*part] * n, temperature, generator)
+        for number, pool in enumerate(pools):
+            pool += drawn[number * len(part) : (number + 1) * len(part)]
     scores = np.array([score(tasks, pool) for pool in pools], dtype=np.float64)
     best = scores.argmax(0) if len(tasks) else []
     return [Rated(pools[b][i], float(scores[b, i])) for i, b in enumerate(best)]

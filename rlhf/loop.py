@@ -23,6 +23,7 @@ from typing import Any
 from assistant.config import GateSettings, TrainSettings
 from rlhf import _durable
 from rlhf._loop_gates import Court, Measured, Side, pairs_of
+from rlhf._loop_imitate import imitate
 from rlhf._loop_pupil import Pupil
 from rlhf._loop_reward import Judge, needed
 from rlhf._loop_status import CANCEL, GOLD, Board, add, lines
@@ -30,6 +31,7 @@ from rlhf._loop_tasks import Asked, digest
 from rlhf._loop_watch import alarmed, said
 from rlhf.config import PPOSettings
 from rlhf.errors import Cancelled, Diverged, RlhfError, TrainingError
+from rlhf.feedme import Rated
 from rlhf.gates import Gate, Paired, failing
 from rlhf.ppo import PPO, Pretraining
 from rlhf.preferences import PreferenceStore
@@ -61,6 +63,7 @@ class Parts:
         shipped: folder of the reward model that is there already; None where there is none.
         pretraining: a loss that PPO mixes in, where the settings weigh it.
         modelling: losses of the policy on plain text as it is now; None where nothing is measured.
+        liked: answers that people judged, where the run imitates.
         watch: measures the policy after an update with this number (-1 before the first) beside
             the reward of the run, `gold` or more; None where it does not want to.
     """
@@ -77,6 +80,7 @@ class Parts:
     shipped: Path | None = None
     pretraining: Pretraining | None = None
     modelling: Callable[[], Sequence[float]] | None = None
+    liked: Callable[[], Sequence[Rated]] = lambda: ()
     watch: Callable[[int, Any, Judge], Mapping[str, float] | None] = field(
         default=lambda update, actor, judge: None
     )
@@ -109,7 +113,16 @@ def schedule(settings: TrainSettings, **values: Any) -> PPOSettings:
         "save_every": 5,
         "average": 0.98,
     }
-    return PPOSettings(**(chosen | values))
+    own = chosen | values
+    least = int(own.get("minibatches", PPOSettings().minibatches))
+    return PPOSettings(answers=_each(settings, least), **own)
+
+
+def _each(settings: TrainSettings, least: int) -> int:
+    """Answers to a prompt: so many as share out evenly, and leave a minibatch a prompt."""
+    numbers = range(1, settings.answers + 1)
+    whole = [n for n in numbers if not settings.episodes % n and settings.episodes // n >= least]
+    return max(whole, default=1)
 
 
 class Cycle:
@@ -224,6 +237,15 @@ class Cycle:
             self._plain = parts.modelling()  # a run that goes on takes its weights up below
         judge = parts.judge(model)
         yield from self._watch(-1, judge)
+        if self._settings.method == "feedme":
+            yield from imitate(
+                self._actor, parts.tasks, judge, parts.liked(), self._settings, self._folder,
+                self._board,
+            )  # fmt: skip
+            yield from self._watch(settings.updates - 1, judge)
+            self._export()
+            self._pupil.take_over(self._folder / MODEL)
+            return
         ppo = PPO(self._actor, parts.tasks, judge, settings, self._folder, parts.pretraining)
         try:
             for update in ppo.train():
@@ -324,6 +346,7 @@ class Cycle:
                 why = f"{short}; none is trained, and rules and known answers alone are the reward"
         data = [*(task.id for task in parts.tasks), f"comparisons {found.decided}", reward]
         settings = {**self._ppo.model_dump(exclude={"save_every"}), "comparisons": least}
+        settings["method"] = self._settings.method
         return Plan(
             digest(task.id for task in parts.tasks), digest(task.id for task in parts.held),
             digest(data), found.train, reward, why, parts.against, settings,

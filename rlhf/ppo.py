@@ -2,7 +2,7 @@
 
 An update draws answers, has them scored, and learns from them:
 
-1. one answer to each of `episodes` tasks, by the policy as it is;
+1. `episodes` answers by the policy as it is, `answers` of them to each task;
 2. the score is the sum of all reward terms, replaced where an answer did not end, then clipped;
 3. log-probs before the update come from the training forward, not from the sampler;
 4. the reward is the score on the last action, minus beta times the KL (k1) at each action;
@@ -333,8 +333,12 @@ class PPO(Generic[TaskT]):
         return left * (FIRST_RATE + (1 - FIRST_RATE) * self.done / settings.rate_warmup)
 
     def _next_tasks(self) -> list[TaskT]:
-        """This process's share of the update's; depends on seed and update alone."""
-        size, found = self._settings.episodes, []
+        """This process's share of the update's; depends on seed and update alone.
+
+        A task of which several answers are drawn stands as often, one behind the other.
+        """
+        each, found = self._settings.answers, []
+        size = self._settings.episodes // each
         orders: dict[int, list[int]] = {}
         for number in range(self.done * size, (self.done + 1) * size):
             epoch, at = divmod(number, len(self._tasks))
@@ -342,16 +346,16 @@ class PPO(Generic[TaskT]):
                 draw = np.random.default_rng((self._settings.seed, epoch))
                 orders[epoch] = draw.permutation(len(self._tasks)).tolist()
             found.append(self._tasks[orders[epoch][at]])
-        return found[self._world.rank :: self._world.size]
+        return [task for task in found[self._world.rank :: self._world.size] for _ in range(each)]
 
     def _check(self, pretraining: Pretraining | None) -> None:
         settings, size = self._settings, self._world.size
         if not self._tasks:
             raise TrainingError("there are no tasks to draw answers to; give some prompts")
-        if settings.episodes // size < settings.minibatches:
+        if settings.episodes // settings.answers // size < settings.minibatches:
             raise TrainingError(
-                f"{settings.episodes} episodes in {size} processes do not fill "
-                f"{settings.minibatches} minibatches; draw more"
+                f"{settings.episodes} episodes, {settings.answers} to a prompt, in {size} "
+                f"processes do not fill {settings.minibatches} minibatches; draw more"
             )
         if settings.pretraining > 0 and pretraining is None:
             raise TrainingError("settings.pretraining is above 0, but there is no such loss")

@@ -31,6 +31,7 @@ from assistant.schema import (
     Understanding,
 )
 from rlhf import best_of_n
+from rlhf._loop_gates import AT_ONCE
 from rlhf._loop_tasks import Task
 from rlhf.actors import Actor
 from rlhf.reward import words
@@ -39,6 +40,8 @@ from rlhf.schema import Rollout
 SURFACE, USER = "simulation", "simulated-"
 ALLOWED = Consent(train=True, evaluate=True)
 CARD = PolicyCard("quote", "simulation")
+#: Answers that are drawn of a turn, for two that differ.
+DRAWN = 4
 #: How often the annotator picks the worse one.
 NOISE = 0.25
 #: What the taste adds or takes away at the most; a right answer is worth 1, a wrong one -1.
@@ -122,8 +125,8 @@ def collect(
 ) -> Crowd:
     """Have simulated users ask and judge, through what the chat itself calls.
 
-    Of every turn two answers are drawn and shown in an order by lot. The same answer twice gets a
-    thumb in place of a pick.
+    Of every turn a few answers are drawn; the first and the next that differs from it are shown in
+    an order by lot. Where none differs, the answer gets a thumb in place of a pick.
 
     Args:
         actor: the policy that answers.
@@ -142,13 +145,15 @@ def collect(
         places = order[at : at + 64]
         asked = [tasks[n] for n in places]
         with torch.no_grad():
-            pairs = [actor.draw(asked, 1.0, generator) for _ in range(2)]
+            pool = actor.draw([*asked] * DRAWN, 1.0, generator)
         for number, task in enumerate(asked, start=at):
-            drawn = [pair[number - at] for pair in pairs]
+            mine = pool[number - at :: len(asked)]
+            said = [task.reply(rollout.completion) for rollout in mine]
+            other = next((n for n, text in enumerate(said) if text != said[0]), 1)
+            drawn, replies = [mine[0], mine[other]], (said[0], said[other])
             # everybody has questions of their own, so that no question is in two splits
             whose = places[number - at]
             turn, user, talk = f"{USER}{seed}-{number}", f"{USER}{whose % users}", f"c-{whose}"
-            replies = (task.reply(drawn[0].completion), task.reply(drawn[1].completion))
             same = replies[0] == replies[1]
             for place, rollout in enumerate(drawn[:1] if same else drawn):
                 on_turn(record(task, rollout, turn, user, talk, place))
@@ -161,13 +166,12 @@ def collect(
                 thumbs += 1
                 continue
             shown = [0, 1] if dice.random() < 0.5 else [1, 0]
-            said = annotator.picks(task, (replies[shown[0]], replies[shown[1]]), dice)
+            value = annotator.picks(task, (replies[shown[0]], replies[shown[1]]), dice)
             names = tuple(f"{turn}-{place}" for place in shown)
-            on_feedback(
-                _with(blank, kind="ab_pick", candidate_ids=names, value=said, order_randomised=True)
-            )
-            ties += said < 0
-            picks += said >= 0
+            pick = {"kind": "ab_pick", "candidate_ids": names, "order_randomised": True}
+            on_feedback(_with(blank, value=value, **pick))
+            ties += value < 0
+            picks += value >= 0
     return Crowd(turns, picks, ties, thumbs)
 
 
@@ -218,13 +222,14 @@ def spot(
     rows: list[Task] = []
     replies: list[str] = []
     gaps: list[float] = []
-    with torch.no_grad():
-        for _ in range(draws):
-            drawn = actor.draw(tasks, 1.0, generator)
+    for some in _parts(tasks):
+        asked = [task for _ in range(draws) for task in some]
+        with torch.no_grad():
+            drawn = actor.draw(asked, 1.0, generator)
             gap = actor.look(drawn, 1.0).logprobs - actor.reference(drawn, 1.0)
-            gaps += gap.sum(1).tolist()
-            rows += tasks
-            replies += [t.reply(r.completion) for t, r in zip(tasks, drawn, strict=True)]
+        gaps += gap.sum(1).tolist()
+        rows += asked
+        replies += [t.reply(r.completion) for t, r in zip(asked, drawn, strict=True)]
     return Spot(
         name,
         float(np.mean(gaps)),
@@ -243,19 +248,28 @@ def best_of(
 ) -> Iterator[Spot]:
     """The best of n of a policy for each n, all from one pool of the most of them."""
     generator = torch.Generator().manual_seed(seed)
-    scores: list[tuple[Floats, Floats]] = []
-    with torch.no_grad():
-        for _ in range(max(sizes)):
-            drawn = actor.draw(tasks, 1.0, generator)
-            replies = [t.reply(r.completion) for t, r in zip(tasks, drawn, strict=True)]
-            scores.append((proxy(tasks, replies), gold(tasks, replies)))
-    chooses, counts = (np.stack([pair[side] for pair in scores], 1) for side in (0, 1))
+    pools: list[tuple[Floats, Floats]] = []
+    for some in _parts(tasks):
+        asked = [task for task in some for _ in range(max(sizes))]
+        with torch.no_grad():
+            drawn = actor.draw(asked, 1.0, generator)
+        replies = [t.reply(r.completion) for t, r in zip(asked, drawn, strict=True)]
+        shape = (len(some), max(sizes))
+        scores = proxy(asked, replies).reshape(shape), gold(asked, replies).reshape(shape)
+        pools.append(scores)
+    chooses, counts = (np.concatenate([pool[side] for pool in pools]) for side in (0, 1))
     for n in sizes:
         means = [
             float(np.mean([best_of_n.expected(p, v, n) for p, v in zip(chooses, of, strict=True)]))
             for of in (chooses, counts)
         ]
         yield Spot(f"best of {n}", best_of_n.kl(n), *means)
+
+
+def _parts(tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:
+    """So many as are read at once; memory is no matter of how many there are."""
+    for at in range(0, len(tasks), AT_ONCE):
+        yield tasks[at : at + AT_ONCE]
 
 
 def _with(event: Feedback, **values: object) -> Feedback:

@@ -49,7 +49,17 @@ TREE = {
 }
 
 #: What a package may import of ours: a dotted name, and all below it.
-SERVED = ("schema", "config", "errors", "build", "prompt", "policy", "fit.base", "training")
+SERVED = (
+    "schema",
+    "config",
+    "errors",
+    "build",
+    "prompt",
+    "policy",
+    "phrases",
+    "fit.base",
+    "training",
+)
 MAY_IMPORT = {
     "retrieval": ("retrieval",),
     "safety": ("safety",),
@@ -82,6 +92,7 @@ HEAVY = {
         "rlhf/fit/reward.py",
         "rlhf/feedme.py",
         "rlhf/_loop_gates.py",
+        "rlhf/_loop_imitate.py",
         "rlhf/_loop_watch.py",
         "rlhf/fit/loop.py",
         "rlhf/fit/_plain.py",

@@ -17,7 +17,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from assistant.policy._decode import Answer, Reader, beam, sample
 from assistant.policy._quoting import Layout, Offer, logit, quoted
 from assistant.policy._ranker import weigh
 from assistant.policy._signs import SPELLINGS
+from assistant.policy._trie import Paths
 from assistant.policy.base import Resources
 from assistant.policy.extract import Fitted, fitted, inside, tongue
 from assistant.policy.local import AUTO, DTYPES
@@ -59,9 +60,13 @@ class Calibration:
     threshold: float = 0.5
     ranked: float = 0.0
 
-    def confidence(self, abstains: float, sure: float = 0.5) -> float:
-        """Probability in [0, 1] that the evidence answers."""
-        value = self.scale * logit(1 - abstains) + self.ranked * logit(sure) + self.offset
+    def knowing(self, sure: float) -> Calibration:
+        """The same for evidence of which the linear model makes `sure`."""
+        return replace(self, offset=self.offset + self.ranked * logit(sure), ranked=0.0)
+
+    def confidence(self, abstains: float) -> float:
+        """Probability in [0, 1] that the evidence answers, once `sure` is known."""
+        value = self.scale * logit(1 - abstains) + self.offset
         return 1 / (1 + math.exp(-min(max(value, -50.0), 50.0)))
 
 
@@ -152,28 +157,57 @@ class Quote:
         """An answer and the confidence that there is one."""
         if self._model is None:
             raise PolicyUnavailable("the policy was closed; build it anew")
-        layout = self._layout
+        fit = self._calibration.get(tongue(prompt.question), Calibration()).knowing(offer.sure)
+        minimum = self._minimum if self._minimum >= 0 else fit.threshold
         reader = Reader(self._model, offer.ids)
         try:
-            first = reader.after(())
-            if not torch.isfinite(first).all():
-                raise PolicyError(
-                    f"the network gave NaN in {self.card.dtype}; set policy.dtype = float32"
-                )
-            three = first[[layout.cite, layout.abstain, layout.book]]
-            fit = self._calibration.get(tongue(prompt.question), Calibration())
-            confidence = fit.confidence(float(torch.softmax(three[:2], 0)[1]), offer.sure)
-            minimum = self._minimum if self._minimum >= 0 else fit.threshold
-            drawn = sampling.temperature > 0
-            begun = layout.opening(three.tolist(), abstains=confidence < minimum, drawn=drawn)
-            if self._beams > 1 and not drawn:
-                return beam(reader, offer.paths, self._beams, begun), confidence
-            found = sample(
-                reader, offer.paths, sampling.temperature, sampling.top_p, sampling.seed, begun
-            )
+            return decide(reader, offer.paths, self._layout, fit, minimum, self._beams, sampling)
+        except FloatingPointError as error:
+            raise PolicyError(
+                f"the network gave NaN in {self.card.dtype}; set policy.dtype = float32"
+            ) from error
         except (RuntimeError, IndexError) as error:
             raise PolicyError(f"the network failed: {error}") from error
-        return found, confidence
+
+
+def decide(
+    reader: Reader,
+    paths: Paths,
+    layout: Layout,
+    fit: Calibration,
+    minimum: float,
+    beams: int,
+    sampling: Sampling,
+) -> tuple[Answer, float]:
+    """An answer, and the confidence in [0, 1] that the evidence holds one.
+
+    What is served, and what the gates measure, is decided here.
+
+    Args:
+        reader: of the prompt.
+        paths: the answers there are.
+        layout: of the prompt.
+        fit: calibration of the prompt's language, which knows what the linear model makes of it.
+        minimum: confidence below which nothing is quoted.
+        beams: answers kept side by side where nothing is drawn; 1 is greedy.
+        sampling: how to draw, if at all.
+
+    Raises:
+        FloatingPointError: the network's first logits are not finite.
+    """
+    first = reader.after(())
+    if not torch.isfinite(first).all():
+        raise FloatingPointError("the first logits are not finite")
+    three = first[[layout.cite, layout.abstain, layout.book]]
+    confidence = fit.confidence(float(torch.softmax(three[:2], 0)[1]))
+    logits, drawn = three.tolist(), sampling.temperature > 0
+    if layout.book not in paths.allowed(()):  # the tree of a layout without the phrase book
+        logits[2] = -math.inf
+    begun = layout.opening(logits, abstains=confidence < minimum, drawn=drawn)
+    if beams > 1 and not drawn:
+        return beam(reader, paths, beams, begun), confidence
+    found = sample(reader, paths, sampling.temperature, sampling.top_p, sampling.seed, begun)
+    return found, confidence
 
 
 def _deltas(

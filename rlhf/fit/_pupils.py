@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
 
+from assistant.config import PolicySettings
 from assistant.policy._quoting import Layout
 from assistant.policy.extract import Fitted, Weights
+from retrieval.fit._student import precision
 from retrieval.schema import Passage
 from retrieval.text import sentences
 from rlhf import _loop_tasks, _loop_written
 from rlhf._loop_pupil import Pupil, Quoting
 from rlhf._loop_tasks import Asked
 from rlhf._loop_watch import Told
+from rlhf.actor_quote import QuoteActor
 from rlhf.fit import _plain
 from rlhf.fit._causal import Writing
 from rlhf.fit._exam import Exam, calibrate
@@ -25,10 +27,18 @@ from rlhf.fit._plain import Plain
 from rlhf.fit.pretrain import WORK
 from rlhf.schema import Sample
 
-#: Answers of a large model that are read at once.
-FEW = 4
+#: Answers of a large model that are read at once, and of the small one.
+FEW, MANY = 4, 32
+#: Score of an answer of a large model that was cut off: less than a wrong one gets that ended, is
+#: too long and of a bad form, and that the reward model puts among its worst twentieth.
+CUT = -4.0
 #: How far off 1 the first ratio may be in half precision.
 COARSE = {"ratio_gap": 1e-3}
+
+
+def quoting(dtype: torch.dtype) -> Mapping[str, float]:
+    """What of PPO's settings is another for the small network, with products of this type."""
+    return {"micro": MANY, **({} if dtype == torch.float32 else COARSE)}
 
 
 class Kind(Protocol):
@@ -58,12 +68,14 @@ class Quotes:
         start: its folder.
         model: its network, in float32.
         layout: of its prompts.
+        options: how it is served.
     """
 
-    ppo: Mapping[str, float] = MappingProxyType({})
-
-    def __init__(self, start: Path, model: Any, layout: Layout) -> None:
+    def __init__(self, start: Path, model: Any, layout: Layout, options: PolicySettings) -> None:
         self._start, self._model, self._layout = start, model, layout
+        self._options, self._dtype = options, precision(options.device)
+        #: See `Kind`.
+        self.ppo = quoting(self._dtype)
 
     def pupil(self, check: Sequence[Lesson], weights: dict[str, Weights]) -> Pupil:
         """All of its weights learn."""
@@ -73,6 +85,8 @@ class Quotes:
             self._model,
             self._layout,
             lambda trained: calibrate(exam.marks(trained)) if check else {},
+            self._options,
+            QuoteActor(self._model, dtype=self._dtype),
         )
 
     def lessons(self, known: Sequence[Lesson], weights: dict[str, Weights]) -> list[Asked]:
@@ -98,7 +112,9 @@ class Writes:
     def __init__(self, pupil: Writing) -> None:
         self._pupil = pupil
         #: See `Kind`.
-        self.ppo: Mapping[str, float] = {"micro": FEW, **({} if pupil.exact else COARSE)}
+        self.ppo: Mapping[str, float] = {
+            "micro": FEW, "missing_end": CUT, **({} if pupil.exact else COARSE),
+        }  # fmt: skip
 
     def pupil(self, check: Sequence[Lesson], weights: dict[str, Weights]) -> Writing:
         """It has no confidence to set."""

@@ -36,10 +36,11 @@ from rlhf import _loop_status as status
 from rlhf._loop_gates import Network, Served, Side
 from rlhf._loop_pupil import Pupil
 from rlhf._loop_reward import Judge, mix
-from rlhf._loop_tasks import Asked
+from rlhf._loop_tasks import Asked, Task
 from rlhf._loop_watch import MOST, Compared, Watch, compared
 from rlhf.config import PPOSettings
 from rlhf.errors import Cancelled, RlhfError, TrainingError
+from rlhf.feedme import Rated, of_log
 from rlhf.fit import reward
 from rlhf.fit._causal import Writing
 from rlhf.fit._drills import doubtful
@@ -154,7 +155,7 @@ class Workshop:
         held = kind.lessons(gates, weights)[: settings.train.held]
         tasks += self._asked("train", kind, lent)
         held += self._asked("test", kind, lent)
-        guard = build_guard(_patient(settings.safety), None, network_of(settings))
+        guard = build_guard(patient(settings.safety), None, network_of(settings))
         live, against = self._live(pupil, knowledge)
         plain = None
         if settings.train.pretraining > 0:
@@ -178,6 +179,7 @@ class Workshop:
             shipped=self._shipped if _is_reward(self._shipped) else None,
             pretraining=plain,
             modelling=None if plain is None else plain.measured,
+            liked=lambda: self._liked(kind, lent),
             watch=Watch(watched, pairs, train.updates, train.seed),
         )
 
@@ -199,7 +201,7 @@ class Workshop:
         if self._writes:
             return Writes(Writing(settings.policy, settings.train))
         model, layout = network(self._start, settings.policy.device)
-        return Quotes(self._start, model, layout)
+        return Quotes(self._start, model, layout, settings.policy)
 
     def _asked(self, split: Split, kind: Kind, lent: Resources) -> list[Asked]:
         """Users' prompts of a split; each question once."""
@@ -213,6 +215,16 @@ class Workshop:
             if task is not None:
                 found[task.user, task.question] = task
         return [*found.values()]
+
+    def _liked(self, kind: Kind, lent: Resources) -> list[Rated]:
+        """Training users' answers that were judged, as the network that quotes would say them."""
+        read = fitted(lent)
+
+        def lay(sample: Sample) -> Task | None:
+            found = kind.asked(sample, read)
+            return found if isinstance(found, Task) else None
+
+        return list(of_log(self.store, lay))
 
     def _compared(self, kind: Kind, lent: Resources) -> list[Compared]:
         """Development users' comparisons, as the policy reads their two sides."""
@@ -248,7 +260,8 @@ class Workshop:
         if settings.policy.backend == "quote" and not self._writes:
             folder = Path(settings.policy.model) if settings.policy.model else quote.MODEL
             model, own = network(folder, settings.policy.device)
-            return Network(model.eval(), own, quote.calibration(folder)), version
+            fits, told = quote.calibration(folder), settings.policy
+            return Network(model.eval(), own, fits, told.min_confidence, told.beams), version
         policy = build_policy(settings, knowledge, supporter_of(settings))
         self._stack.callback(policy.close)
         return Served(policy, Sampling(max_tokens=settings.train.answer_tokens)), version
@@ -326,7 +339,7 @@ def _halves(held: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
     return first, [x for x in held if x.id not in known]
 
 
-def _patient(settings: SafetySettings) -> SafetySettings:
+def patient(settings: SafetySettings) -> SafetySettings:
     """Nobody waits for a verdict while a policy learns, and a busy machine must not end the run."""
     longer = {
         name: max(PATIENCE, getattr(settings, name)) for name in ("seconds", "second_seconds")

@@ -217,7 +217,8 @@ def test_confidence_is_calibrated_by_language() -> None:
     assert Calibration().confidence(0.3) == pytest.approx(0.7)
     assert Calibration(1.0, 1.0).confidence(0.5) == pytest.approx(1 / (1 + 2.718281828**-1))
     assert 0 < Calibration(9.0, 9.0).confidence(0.0) <= 1
-    assert Calibration(ranked=2.0).confidence(0.5, 0.9) == pytest.approx(1 / (1 + (1 / 9) ** 2))
+    known = Calibration(ranked=2.0).knowing(0.9)
+    assert known.confidence(0.5) == pytest.approx(1 / (1 + (1 / 9) ** 2))
     sure = {"en": Calibration(0.0, 0.0, 0.5, 1.0)}
     held = answer(Quote(MODEL, LAYOUT, RANKER, sure, 0.0, CARD), prompt(QUESTIONS[0]))[-1]
     assert held.confidence == pytest.approx(offer(prompt(QUESTIONS[0])).sure)

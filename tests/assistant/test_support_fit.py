@@ -29,10 +29,10 @@ from assistant.fit._support_rows import (
     SAID,
     WRITTEN,
     Row,
-    apart,
     falsified,
     written,
 )
+from assistant.fit.base import apart
 from assistant.fit.support import gathered
 
 ENGLISH = (

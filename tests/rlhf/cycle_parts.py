@@ -104,6 +104,7 @@ def cycle(
     folder: Path | None = None,
     ppo: PPOSettings = FAST,
     ask: tuple[str, int] = ("", 0),
+    settings: TrainSettings | None = None,
 ) -> tuple[Cycle, Board, PreferenceStore, Registry]:
     """A run in a home."""
     home.mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,15 @@ def cycle(
     board = Asked(folder or new(home))
     board.stage, board.step = ask
     return (
-        Cycle(board, made, store, registry, TrainSettings(comparisons=2), GATES, ppo),
+        Cycle(
+            board,
+            made,
+            store,
+            registry,
+            settings or TrainSettings(comparisons=2),
+            GATES,
+            None if settings else ppo,
+        ),
         board,
         store,
         registry,

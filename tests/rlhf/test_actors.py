@@ -10,7 +10,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from assistant.policy._decode import Reader, score
 from assistant.policy._quoting import Layout, Line
@@ -322,3 +328,77 @@ def test_a_reader_beside_agrees() -> None:
     at = task.paths.allowed(()).index(rollout.completion[0])
     assert rollout.logprobs[0] == pytest.approx(float(logits.log_softmax(0)[at]), abs=1e-5)
     assert isinstance(actor.head, nn.Linear)
+
+
+def several(count: int, each: int) -> list[Asked]:
+    """Prompts, each of them several times, mixed."""
+    return [task for _ in range(each) for task in [asked(n) for n in range(count)]]
+
+
+@pytest.mark.parametrize("kind", ["quotes", "llama", "gpt2", "qwen2", "sliding"])
+def test_answers_to_one_prompt_are_read_as_if_each_were_alone(kind: str) -> None:
+    """Log-probs, values, entropies, gradients and the answers drawn are those of single rows."""
+    tasks: Sequence[Any] = several(4, 3)
+    if kind == "quotes":
+        actor: Any = QuoteActor(network(), at_once=24)
+    else:
+        actor, tasks = CausalActor(causal(kind), rank=0, at_once=24), prompted(5) * 3
+    moved(actor, 0.05)
+    together = actor.draw(tasks, 1.0, dice())
+    actor._at_once = 1
+    alone = actor.draw(tasks, 1.0, dice())
+    assert [r.completion for r in together] == [r.completion for r in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    nn.init.normal_(actor.head.weight)
+    found = []
+    for some in ([together], [[r] for r in together]):
+        for parameter in actor.policy.values():
+            parameter.grad = None
+        looks = [actor.look(part, 1.0, entropy=True) for part in some]
+        sums = [(x.logprobs.square().sum() + x.values.square().sum()) for x in looks]
+        torch.autograd.backward(torch.stack(sums).sum())
+        found.append((looks, [p.grad.clone() for p in actor.policy.values() if p.grad is not None]))
+    (whole,), rows = found[0][0], found[1][0]
+    for number, row in enumerate(rows):
+        size = row.logprobs.shape[1]
+        for name in ("logprobs", "values", "entropies"):
+            want, have = getattr(row, name)[0], getattr(whole, name)[number, :size]
+            assert torch.allclose(want, have, atol=1e-4), name
+    for want, have in zip(found[1][1], found[0][1], strict=True):
+        assert torch.allclose(want, have, atol=1e-3, rtol=1e-3)
+
+
+def test_a_prompt_is_read_once_for_all_its_answers() -> None:
+    """Twelve answers to four prompts read four prompts, when drawn and when looked at."""
+    actor = QuoteActor(network(), at_once=24)
+    read: list[int] = []
+    actor.model.base_model.register_forward_pre_hook(
+        lambda module, args, named: read.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    tasks = several(4, 3)
+    prompts = 4 * max(len(task.ids) for task in tasks)
+    rollouts = actor.draw(tasks, 1.0, dice())
+    assert read[0] <= prompts
+    read.clear()
+    actor.look(rollouts, 1.0)
+    assert sum(read) <= 1.5 * prompts
+
+
+def causal(kind: str) -> Any:
+    """A tiny random network of a family."""
+    torch.manual_seed(2)
+    if kind == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=16))
+    if kind == "llama":
+        return tiny(16)
+    sliding: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 3}
+    sliding["max_window_layers"] = 0
+    config = Qwen2Config(
+        vocab_size=16, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=1, bos_token_id=None, eos_token_id=None,
+        **(sliding if kind == "sliding" else {}),
+    )  # fmt: skip
+    found = Qwen2ForCausalLM(config)
+    found.train(False)
+    return found

@@ -17,12 +17,15 @@ from assistant.schema import Sampling
 from retrieval.config import EmbedSettings, RerankSettings, RetrievalSettings
 from retrieval.knowledge import open_knowledge
 from rlhf import _loop_status as status
+from rlhf._loop_reward import CORRECT
 from rlhf._loop_written import Written, of_lesson
 from rlhf.errors import TrainingError
 from rlhf.fit._causal import Writing
+from rlhf.fit._pupils import Writes
 from rlhf.fit.loop import run
 from rlhf.preferences import PreferenceStore
 from rlhf.registry import Registry
+from rlhf.reward import WEIGHTS
 from safety.config import SafetySettings
 from tests.assistant.policies import make_tokenizer
 from tests.rlhf.conftest import make_record
@@ -161,3 +164,13 @@ def test_a_lesson_whose_passages_do_not_fit_is_left_out(model: Path, tmp_path: P
     own = settings(tmp_path, model)
     short = own.policy.model_copy(update={"context_tokens": 256})
     assert of_lesson(lesson(1), Writing(short, own.train).speech) is None
+
+
+def test_d2_an_answer_that_is_cut_off_is_worth_less_than_a_wrong_one(
+    model: Path, tmp_path: Path
+) -> None:
+    """Else a model would rather run on than say something that is wrong."""
+    own = settings(tmp_path, model)
+    least = Writes(Writing(own.policy, own.train)).ppo["missing_end"]
+    wrong = CORRECT["wrong"] + WEIGHTS["length"] + WEIGHTS["format"]
+    assert least < wrong - 1.645 * WEIGHTS["preference"]  # of mean 0 and deviation 1

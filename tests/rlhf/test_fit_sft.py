@@ -368,11 +368,11 @@ def test_who_knows_better_counts_more() -> None:
     draw = np.random.default_rng(2)
 
     def some(signal: float, noise: float, *, unseen: bool) -> list[Mark]:
+        both = (True, True)
         return [
-            Mark("en", up > 0, (True,) * 2, (True,) * 2, (signal * up + a, noise * up + b), ("", ""),
-                 "", unseen)
+            Mark("en", up > 0, both, both, (signal * up + a, noise * up + b), unseen=unseen)
             for up, a, b in zip([1, -1] * 300, *draw.normal(0, 1, (2, 600)), strict=True)
-        ]  # fmt: skip
+        ]
 
     told, fooled = some(0, 2, unseen=True), some(2, 0, unseen=False)
     fit = calibrate([*told, *fooled])["en"]

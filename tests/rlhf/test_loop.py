@@ -5,25 +5,35 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from assistant.config import TrainSettings
+from assistant.phrases import PHRASES, say
 from assistant.policy import quote
+from assistant.policy._quoting import Layout
 from assistant.prompt import ABSTAIN, mark_of, render
 from assistant.schema import PolicyCard, Sampling
 from rlhf import _loop_status as status
 from rlhf._loop_gates import Network, Served
+from rlhf._loop_pupil import Quoting
 from rlhf._loop_tasks import of_lesson, of_prompt, of_sample, read_back
+from rlhf._loop_watch import Watch
 from rlhf.errors import Cancelled, Diverged, TrainingError
+from rlhf.fit.loop import network
+from rlhf.loop import schedule
 from rlhf.preferences import PreferenceStore
+from rlhf.registry import Registry
 from rlhf.schema import Rollout, Sample
 from tests.assistant import quoters
 from tests.rlhf.conftest import make_feedback, make_record
 from tests.rlhf.cycle_parts import FAST, LAYOUT, WEIGHTS, cycle, lesson, parts, tasks
 
 CARD = PolicyCard("quote", "tiny")
+PHRASES_SAID = {text for key in ("greeting", "clarify") for text in PHRASES[key].values()}
 
 
 def told(home: Path) -> status.Status:
@@ -277,3 +287,137 @@ def test_both_sides_of_the_gates_answer_as_they_are_served() -> None:
         assert (ABSTAIN in fast) == (ABSTAIN in slow)
         for text in task.texts:
             assert (text in fast) <= (text in slow)
+
+
+def opinionated(layout: Layout, sign: int, strength: float = 6.0) -> Any:
+    """A network that likes to begin with one sign, whatever it is asked."""
+    model: Any = quoters.network()
+    with torch.no_grad():
+        rows = model.get_input_embeddings().weight
+        task = of_prompt(quoters.prompt(), quoters.ranker(), layout, "x")
+        assert task is not None
+        state = model.model(input_ids=torch.tensor([task.ids])).last_hidden_state[0, -1]
+        rows[sign] = state / state.norm() * strength
+    return model
+
+
+@pytest.mark.parametrize("opening", ["book", "cite", "abstain"])
+@pytest.mark.parametrize("beams", [1, 4])
+def test_the_gates_measure_a_candidate_as_it_will_be_served(
+    tmp_path: Path, opening: str, beams: int
+) -> None:
+    """What a run saves is served with its phrases, beams and threshold, and was measured so."""
+    layout = Layout(quoters.tokenizer(), phrases=("greeting", "clarify"))
+    start = quoters.save(tmp_path / "start")
+    options = quoters.options(start, beams=beams, min_confidence=0.2)
+    model = opinionated(layout, getattr(layout, opening))
+    pupil = Quoting(start, model, layout, options=options)
+    pupil.save(tmp_path / "candidate")
+    pupil.take_over(tmp_path / "candidate")
+    told = quoters.options(tmp_path / "candidate", beams=beams, min_confidence=0.2)
+    served = quote.build(told, quoters.resources())
+    assert quote.phrasebook(tmp_path / "candidate") == layout.phrases
+    said = set()
+    for question in ("When was valve 3 replaced?", "Hello!", "猫在做什么？"):
+        shown = quoters.prompt(question)
+        task = of_prompt(shown, quoters.ranker(), layout, "x")
+        assert task is not None
+        task = replace(task, passages=shown.passages)
+        fast = pupil.side(tmp_path / "candidate").answer(task)
+        slow = Served(served).answer(task)
+        said.add(fast)
+        assert (ABSTAIN in fast) == (ABSTAIN in slow)
+        assert (fast in PHRASES_SAID) == (slow in PHRASES_SAID)
+        assert all((text in fast) == (text in slow) for text in task.texts)
+        assert fast == slow or fast not in PHRASES_SAID
+    kinds = {"abstain": {ABSTAIN} & said, "book": PHRASES_SAID & said}
+    assert kinds.get(opening, said - PHRASES_SAID - {ABSTAIN})
+
+
+def test_a_phrase_of_the_book_is_no_abstention() -> None:
+    """It says what it says: a greeting in reply to a question nothing answers is not right."""
+    layout = Layout(quoters.tokenizer(), phrases=("greeting", "clarify"))
+    task = of_lesson(lesson(2, right=()), WEIGHTS["en"], layout)
+    path = (*layout.phrase("clarify"), layout.end)
+    assert task.reply(path) == say("clarify", "en")
+    assert task.correct(task.reply(path)) == 0.0
+    assert task.reply((layout.abstain, layout.end)) == ABSTAIN
+    assert task.correct(ABSTAIN) == 1.0
+
+
+def test_a_policy_without_the_phrase_book_answers_prompts_that_offer_it() -> None:
+    """Who answers now and who is trained need not have learnt the same phrases."""
+    book = Layout(quoters.tokenizer(), phrases=("greeting",))
+    for asked, own in ((LAYOUT, book), (book, LAYOUT)):
+        task = of_prompt(quoters.prompt(), quoters.ranker(), asked, "x")
+        assert task is not None
+        said = Network(opinionated(book, book.book, 20.0), own, {}, minimum=0.0).answer(task)
+        assert said not in PHRASES_SAID
+
+
+@pytest.mark.parametrize(("kind", "there"), [("summaries", True), ("squad/squad2_dev", False)])
+def test_part_of_a_summary_is_better_than_none(kind: str, there: bool) -> None:
+    """Where one of two marked sentences is shown, it answers a summary and no single question."""
+    whole = replace(
+        lesson(3, size=16, right=()), kind=kind, passages=tuple("ABCD"), gold=(True,) * 4
+    )
+    order = WEIGHTS["en"].scores(whole.evidence(range(16)).matrix).argsort()
+    worst, best = int(order[0]), int(order[-1])
+    task = of_lesson(replace(whole, needed=tuple(sorted((worst, best)))), WEIGHTS["en"], LAYOUT)
+    assert task.answerable is there
+    assert task.correct(f"{whole.texts[best]} [1]") == float(there)
+    assert task.correct(ABSTAIN) == float(not there)
+
+
+@pytest.mark.parametrize(
+    ("episodes", "answers", "each"), [(64, 4, 4), (9, 4, 3), (8, 8, 4), (11, 4, 1)]
+)
+def test_answers_to_a_prompt_share_out_evenly(episodes: int, answers: int, each: int) -> None:
+    """No number of answers that somebody asks for is an error; each minibatch has a prompt."""
+    made = schedule(TrainSettings(episodes=episodes, answers=answers))
+    assert (made.episodes, made.answers) == (episodes, each)
+    more = schedule(TrainSettings(episodes=episodes, answers=answers), minibatches=8)
+    assert more.episodes // more.answers >= 8
+
+
+def test_what_a_run_saves_in_half_precision_can_be_trained_again(tmp_path: Path) -> None:
+    """Weights stored in float16 are read into float32, with the phrases that were learnt."""
+    layout = Layout(quoters.tokenizer(), phrases=("greeting",))
+    model = quoters.network()
+    Quoting(quoters.save(tmp_path / "start"), model, layout).save(tmp_path / "made")
+    stored = load_file(tmp_path / "made" / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    found, again = network(tmp_path / "made")
+    assert {p.dtype for p in found.parameters()} == {torch.float32}
+    assert again.phrases == ("greeting",)
+    for name, value in found.named_parameters():
+        assert torch.equal(value, stored[name].float())
+
+
+def test_a_run_may_imitate_in_place_of_ppo(tmp_path: Path) -> None:
+    """What the reward finds best is said more often; cancelled and resumed, it is the same run."""
+
+    def imitated(folder: Path, ask: tuple[str, int] = ("", 0)) -> tuple[Path, Registry]:
+        made = parts(folder, tasks=tasks(24), watch=Watch(tasks(24), (), 40, 3))
+        own = TrainSettings(comparisons=2, method="feedme", updates=40, rate=1e-2, seed=3)
+        home = folder / "data"
+        begun = status.unfinished(home)
+        run, board, store, registry = cycle(home, made, begun, ask=ask, settings=own)
+        try:
+            list(run.run())
+        except Cancelled:
+            store.close()
+            return imitated(folder)
+        store.close()
+        return board.folder, registry
+
+    folder, registry = imitated(tmp_path / "whole")
+    (entry,) = registry.entries()
+    assert entry.manifest is not None
+    rows = status.lines(folder / status.GOLD)
+    assert [row["update"] for row in rows] == [-1, 39]
+    assert rows[1]["gold"] > rows[0]["gold"] + 0.1
+    assert not (folder / status.UPDATES).exists()
+    again, _ = imitated(tmp_path / "broken", ("ppo", 10))
+    found = weights(again)
+    assert all(torch.equal(value, found[name]) for name, value in weights(folder).items())

@@ -64,6 +64,10 @@ def test_right_answers_and_refusals_are_counted_on_prompts_that_nothing_learns_o
     later = watch(4, actor, NOTHING)
     assert later is not None
     assert later["right"] > first["right"] + 0.2
+    assert first["win_rate"] == 0.5
+    gained = [later[name] - first[name] for name in ("right", "refused")]
+    assert later["win_rate"] == pytest.approx(0.5 + (16 * gained[0] + 8 * gained[1]) / 24 / 2)
+    assert later["win_rate"] > 0.5
     assert "right" in said(later)
 
 
@@ -106,6 +110,7 @@ def test_without_labels_comparisons_are_read() -> None:
     later = watch(4, actor, NOTHING)
     assert later is not None
     assert later["gold"] > 0.75
+    assert "win_rate" not in later
     assert "comparisons" in said(later)
     assert Watch(unknown, (), 10, 3)(-1, actor, NOTHING) is None
 
@@ -130,5 +135,5 @@ def test_a_run_writes_its_second_readings_beside_its_updates(tmp_path: Path) -> 
     lines = list(made.run())
     rows = status.lines(board.folder / status.GOLD)
     assert [row["update"] for row in rows] == [-1, FAST.updates - 1]
-    assert all({"gold", "proxy", "n"} <= row.keys() for row in rows)
+    assert all({"gold", "proxy", "n", "win_rate"} <= row.keys() for row in rows)
     assert sum("held-out prompts:" in line for line in lines) == 2

@@ -4,6 +4,7 @@ import json
 import math
 import resource
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlhf import _ppo_state
 from rlhf._ppo_batch import passes
@@ -151,6 +152,17 @@ class Noisy(Table):
         """Off by up to a thousandth."""
         found = super().look(rollouts, temperature, entropy=entropy)
         return replace(found, logprobs=found.logprobs + 1e-3 * torch.rand_like(found.logprobs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_d23_holds_for_prompts_with_several_answers_too(dtype: torch.dtype, tmp_path: Path) -> None:
+    """The network that quotes reads a prompt once for four answers, in half precision as well."""
+    settings = changed(updates=2, minibatches=2, epochs=1, episodes=16, answers=4, micro=8)
+    actor = QuoteActor(network(), dtype=dtype)
+    for update in PPO(actor, [asked(n) for n in range(5)], lengths, settings, tmp_path).train():
+        assert update.steps.taken == 2
+        assert abs(update.kl) < 1e-6 or update.update
+        assert update.sampler_gap < (1e-5 if dtype == torch.float32 else 1e-2)
 
 
 def test_d23_another_forward_is_caught_before_it_teaches(tmp_path: Path) -> None:
@@ -440,6 +452,49 @@ def test_d40_mixing_keeps_the_language_model(tmp_path: Path) -> None:
     assert losses[5.0] < 0.05
 
 
+class Tied(Table):
+    """A table that plain text is modelled with too, after a change of its own.
+
+    What is learnt of the answers moves the text along; only the answers' KL is in the reward.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(8, 4)
+        self.other = nn.Parameter(torch.zeros(4, 8))
+
+    @property
+    def policy(self) -> Mapping[str, nn.Parameter]:
+        """Both tables."""
+        return {"logits": self.logits, "other": self.other}
+
+    def plain(self, step: int = 0) -> Iterator[Tensor]:
+        """Cross-entropy of what plain text was before the run."""
+        found = (self.logits[0] + self.other).log_softmax(1)
+        yield -(self.before[0].exp() * found).sum(1).mean()
+
+
+def test_d41_plain_text_and_not_beta_pays_the_tax_of_alignment(tmp_path: Path) -> None:
+    """No beta, up to 100-fold, keeps the language and most of the reward; mixing it in does."""
+    worth = torch.randn(1, 4, 8, generator=torch.Generator().manual_seed(5))
+    found = {}
+    for beta, gamma in ((0.02, 0.0), (0.2, 0.0), (0.6, 0.0), (2.0, 0.0), (0.02, 5.0)):
+        actor = Tied()
+        before = actor.worth(worth, 0.0), float(next(actor.plain()).detach())
+        settings = changed(
+            beta=beta, target_kl=None, pretraining=gamma, updates=30, episodes=96, rate=5e-2
+        )
+        folder = tmp_path / f"{beta}-{gamma}"
+        list(PPO(actor, [0], scored_by(worth), settings, folder, actor.plain).train())
+        gain = actor.worth(worth, 0.0) - before[0]
+        found[beta, gamma] = (gain, float(next(actor.plain()).detach()) - before[1])
+    most, tax = found[0.02, 0.0]
+    assert tax > 0.5
+    for (_, gamma), (gain, lost) in found.items():
+        assert (gain > 0.8 * most and lost < 0.1 * tax) == (gamma > 0)
+    assert found[2.0, 0.0][1] < tax  # a tighter leash costs less, and earns less
+    assert found[2.0, 0.0][0] < 0.5 * most
+
+
 @pytest.mark.parametrize("make", ["table", "quote", "causal"])
 def test_d39_a_run_taken_up_is_the_run_uninterrupted(make: str, tmp_path: Path) -> None:
     """To the bit: weights, average, values, measures, and the log of updates."""
@@ -608,3 +663,42 @@ def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
             world=Ranked(0))  # fmt: skip
     with pytest.raises(ValidationError, match="do not fill"):
         PPOSettings(episodes=4, minibatches=8)
+
+
+@pytest.mark.parametrize("answers", [1, 2, 4])
+def test_answers_to_one_prompt_are_drawn_and_learnt_from_together(
+    tmp_path: Path, answers: int
+) -> None:
+    """Each prompt has as many answers, which stay in one part of one minibatch of each epoch."""
+    settings = changed(updates=2, answers=answers, minibatches=3, micro=6)
+    seen: list[list[int]] = []
+
+    class Watched(Table):
+        def look(self, rollouts: Sequence[Rollout], *args: Any, **named: Any) -> Look:
+            seen.append([r.prompt[0] for r in rollouts])
+            return super().look(rollouts, *args, **named)
+
+    drawn: list[list[int]] = []
+
+    def reward(tasks: Sequence[int], rollouts: Sequence[Rollout]) -> dict[str, list[float]]:
+        drawn.append([*tasks])
+        return {"score": [float(r.completion[0]) for r in rollouts]}
+
+    ppo = PPO(Watched(5, 2, contexts=48), range(48), reward, settings, tmp_path)
+    updates = list(ppo.train())
+    assert [u.episodes for u in updates] == [24, 24]
+    assert all(set(Counter(tasks).values()) == {answers} for tasks in drawn)
+    assert {*drawn[0]} != {*drawn[1]}
+    assert all(set(Counter(part).values()) == {answers} for part in seen)
+    assert max(map(len, seen)) <= 6
+    assert Counter(n for part in seen for n in part) == {
+        n: 3 * answers for tasks in drawn for n in {*tasks}
+    }  # once before the update, and once in each epoch
+
+
+def test_answers_that_do_not_share_out_are_refused() -> None:
+    """A number of episodes that is no multiple, or too few prompts for the minibatches."""
+    with pytest.raises(ValueError, match="multiple"):
+        PPOSettings(episodes=10, answers=4)
+    with pytest.raises(ValueError, match="do not fill"):
+        PPOSettings(episodes=16, answers=8, minibatches=4)
