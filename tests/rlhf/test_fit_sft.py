@@ -22,7 +22,7 @@ from assistant.policy._signs import SPELLINGS
 from assistant.policy.extract import ranker
 from retrieval.config import EmbedSettings, RerankSettings, RetrievalSettings
 from rlhf.errors import TrainingError
-from rlhf.fit import _asked, _lessons
+from rlhf.fit import _asked, _drills, _lessons
 from rlhf.fit._asked import plan
 from rlhf.fit._drills import READ_BEFORE, doubtful, plain, varied
 from rlhf.fit._exam import Mark, auroc, calibrate, ranked, report
@@ -204,6 +204,23 @@ def test_a_wrong_first_sentence_is_followed_by_a_right_one() -> None:
             assert drill.answer[3] in drill.targets[3] == drill.targets[1]
             return
     pytest.fail("no wrong first sentence was drawn")
+
+
+def test_a_missed_answer_weighs_more_than_a_sentence_too_much(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wrong first sentences are drawn oftener than they come."""
+
+    def wrong() -> int:
+        drills = [
+            varied(lesson(n, right=(3,), told=0), WEIGHTS["en"], LAYOUT, random.Random(n))
+            for n in range(300)
+        ]
+        return sum(len(drill.targets) == 5 for drill in drills)
+
+    often = wrong()
+    monkeypatch.setattr(_drills, "MISSED", 1.0)
+    assert often > 1.3 * wrong() > 0
 
 
 def test_the_same_dice_give_the_same_drill() -> None:
