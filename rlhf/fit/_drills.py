@@ -36,9 +36,9 @@ GONE = 0.15
 THINNED, MOST_GONE = 0.3, 0.6
 #: How often sentences are drawn from further down, passages shuffled.
 WIDER, SHUFFLED = 0.2, 0.3
-#: How many sentences too much weigh as much as an answer that was missed. On held-out questions (137
-#: English, 150 Chinese) a network trained without this says one sentence, and goes on where it is
-#: less than 5/6 sure in half of them (.29 in Chinese): .86 are answered then, not .77 (.82).
+#: How many sentences too much weigh as much as an answer that was missed. On held-out questions
+#: (137 English, 150 Chinese) a network trained without this says one sentence, and goes on where it
+#: is less than 5/6 sure in half of them (.29 in Chinese): .86 are answered then, not .77 (.82).
 MISSED = 5.0
 #: Standard deviation of what is added to a logit of reranker or head, by how often it is.
 NOISE, NOISY = 1.0, 0.2
