@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ from rlhf.fit._kinds import PARTIAL, SUMMARIES, Asked
 from rlhf.fit._remembered import Answering, Embedding, Reading
 
 #: Changes whenever the same data would give other lessons.
-VERSION = 3
+VERSION = 4
 #: Share of the questions that are also asked without their paragraph.
 WITHOUT = 0.5
 #: Passages that are searched for one question; how many are shown is a setting.
@@ -168,12 +168,8 @@ def taught(data: Path, folder: Path, count: int, *, phrases: bool = False) -> li
     Raises:
         TrainingError: the file of lessons, or a training file, is missing or malformed.
     """
-    rows = {row.id: row for row in plan(data)[:count]}
-    return [
-        replace(x, held=rows[x.id].held, unseen=rows[x.id].unseen)
-        for x in lessons(folder)
-        if x.id in rows and (phrases or not x.phrase)
-    ]
+    wanted = {row.id for row in plan(data)[:count]}
+    return [x for x in lessons(folder) if x.id in wanted and (phrases or not x.phrase)]
 
 
 def lessons(folder: Path) -> Iterator[Lesson]:
@@ -245,6 +241,7 @@ class _Teller:
             needed,
             evidence.terms,
             row.phrase,
+            row.unseen,
         )
 
 

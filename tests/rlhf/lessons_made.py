@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from assistant.config import Settings
@@ -26,5 +27,5 @@ def put(data: Path, settings: Settings) -> None:
         for number, row in enumerate(plan(data)[: settings.train.lessons]):
             right = () if number % 3 == 2 else (number % 4,)
             made = lesson(number, ("en", "zh")[number % 2], right=right, held=number % 5 < 2)
-            line = {"id": row.id, "lessons": [_lessons._plain(made)]}
+            line = {"id": row.id, "lessons": [_lessons._plain(replace(made, id=row.id))]}
             file.write(json.dumps(line, ensure_ascii=False) + "\n")

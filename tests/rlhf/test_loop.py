@@ -398,8 +398,8 @@ def test_a_run_may_imitate_in_place_of_ppo(tmp_path: Path) -> None:
     """What the reward finds best is said more often; cancelled and resumed, it is the same run."""
 
     def imitated(folder: Path, ask: tuple[str, int] = ("", 0)) -> tuple[Path, Registry]:
-        made = parts(folder, tasks=tasks(24), watch=Watch(tasks(24), (), 40, 3))
-        own = TrainSettings(comparisons=2, method="feedme", updates=40, rate=1e-2, seed=3)
+        made = parts(folder, tasks=tasks(24), watch=Watch(tasks(24), (), 60, 3))
+        own = TrainSettings(comparisons=2, method="feedme", updates=60, rate=3e-3, seed=3)
         home = folder / "data"
         begun = status.unfinished(home)
         run, board, store, registry = cycle(home, made, begun, ask=ask, settings=own)
@@ -415,7 +415,7 @@ def test_a_run_may_imitate_in_place_of_ppo(tmp_path: Path) -> None:
     (entry,) = registry.entries()
     assert entry.manifest is not None
     rows = status.lines(folder / status.GOLD)
-    assert [row["update"] for row in rows] == [-1, 39]
+    assert [row["update"] for row in rows] == [-1, 59]
     assert rows[1]["gold"] > rows[0]["gold"] + 0.1
     assert not (folder / status.UPDATES).exists()
     again, _ = imitated(tmp_path / "broken", ("ppo", 10))
