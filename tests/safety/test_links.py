@@ -88,10 +88,10 @@ def test_what_only_looks_like_code_is_neutralised(text: str) -> None:
     ["[", "![", "[a](", "<a ", "[a]: ", "`", "```\n", "http://", "[\\](", "\n\n```\n", "<a '"],
 )
 def test_a_hostile_answer_is_neutralised_in_time(unit: str) -> None:
-    """100 kB of half-open markup costs under a second of processor time."""
-    begin = time.process_time()
+    """100 kB of half-open markup costs a fraction of a second, not minutes."""
+    begin = time.thread_time()
     neutralise(unit * (100_000 // len(unit)), ALLOWED)
-    assert time.process_time() - begin < 1.0
+    assert time.thread_time() - begin < 5.0
 
 
 @pytest.mark.parametrize(

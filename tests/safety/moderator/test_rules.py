@@ -375,13 +375,16 @@ def test_spans_point_at_the_disguised_words() -> None:
     ],
 )
 def test_hostile_length_is_judged_in_time(unit: str) -> None:
-    """100 kB of repeated triggers is judged within a second of processor time."""
+    """100 kB of repeated triggers takes a fraction of a second, not the minutes of a bad pattern.
+
+    The bound is wide, for it is there to tell these two apart and no computer from a slower one.
+    """
     text = unit * (100_000 // len(unit))
     sides: tuple[Side, ...] = ("input", "passage")
     for side in sides:
-        begin = time.process_time()
+        begin = time.thread_time()
         one(text, side)
-        assert time.process_time() - begin < 1.0
+        assert time.thread_time() - begin < 10.0
 
 
 def test_sexual_content_with_minors_is_a_hard_block(rules: Rules) -> None:
