@@ -19,7 +19,6 @@ from assistant.policy import quote
 from assistant.policy._decode import Reader
 from assistant.policy._quoting import Layout
 from assistant.policy.base import Policy
-from assistant.policy.extract import tongue
 from assistant.prompt import ABSTAIN
 from assistant.schema import Sampling
 from retrieval.text import content_words
@@ -71,8 +70,9 @@ class Network:
 
     def answer(self, task: Task) -> str:
         """The likeliest answer, after the confidence has decided whether there is one."""
-        fit = self._calibration.get(tongue(task.question), quote.Calibration()).knowing(task.sure)
-        minimum = self._minimum if self._minimum >= 0 else fit.threshold
+        fit, minimum = quote.calibrated_for(
+            self._calibration, task.question, task.sure, self._minimum
+        )
         reader = Reader(self._model, task.ids)
         found, _ = quote.decide(
             reader, task.paths, self._layout, fit, minimum, self._beams, Sampling()

@@ -16,7 +16,7 @@ import json
 import logging
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -157,8 +157,7 @@ class Quote:
         """An answer and the confidence that there is one."""
         if self._model is None:
             raise PolicyUnavailable("the policy was closed; build it anew")
-        fit = self._calibration.get(tongue(prompt.question), Calibration()).knowing(offer.sure)
-        minimum = self._minimum if self._minimum >= 0 else fit.threshold
+        fit, minimum = calibrated_for(self._calibration, prompt.question, offer.sure, self._minimum)
         reader = Reader(self._model, offer.ids)
         try:
             return decide(reader, offer.paths, self._layout, fit, minimum, self._beams, sampling)
@@ -168,6 +167,21 @@ class Quote:
             ) from error
         except (RuntimeError, IndexError) as error:
             raise PolicyError(f"the network failed: {error}") from error
+
+
+def calibrated_for(
+    calibration: Mapping[str, Calibration], question: str, sure: float, minimum: float
+) -> tuple[Calibration, float]:
+    """The calibration of a question's language, and the confidence below which nothing is quoted.
+
+    Args:
+        calibration: of each language.
+        question: standalone.
+        sure: what the linear model makes of its evidence.
+        minimum: negative for the language's own threshold.
+    """
+    fit = calibration.get(tongue(question), Calibration()).knowing(sure)
+    return fit, minimum if minimum >= 0 else fit.threshold
 
 
 def decide(

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from transformers import LlamaForCausalLM
 
 from assistant.policy._decode import decisions
-from assistant.policy._quoting import Layout
+from assistant.policy._quoting import Layout, logit
 from assistant.policy._ranker import answerable
 from assistant.policy._signs import LANGUAGES
 from assistant.policy._trie import Path
@@ -81,7 +81,7 @@ class Exam:
         """Ask everything."""
         found = []
         rows = zip(self._lessons, self._drills, self._ranked, self._asked(model), strict=True)
-        for lesson, drill, (first, among, sure), (order, logit, said) in rows:
+        for lesson, drill, (first, among, sure), (order, quoting, said) in rows:
             hits = [token in drill.right for token in order]
             found.append(
                 Mark(
@@ -89,7 +89,7 @@ class Exam:
                     any(lesson.right) or bool(lesson.needed),
                     (hits[0], first),
                     (any(hits[:MOST]), among),
-                    (logit, sure),
+                    (quoting, sure),
                     (said, lesson.phrase),
                     lesson.kind,
                     lesson.unseen,
@@ -143,7 +143,7 @@ def ranked(lesson: Lesson, weights: Weights) -> tuple[bool, bool, float]:
     answers = {*np.flatnonzero(lesson.right).tolist(), *lesson.needed}
     hits = [int(i) in answers for i in np.argsort(-scores, kind="stable")[:MOST]]
     sure = weights.confidence(answerable(evidence, scores))
-    return hits[0], any(hits), float(np.log(max(sure, 1e-9) / max(1 - sure, 1e-9)))
+    return hits[0], any(hits), logit(sure)
 
 
 def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float:
