@@ -8,8 +8,6 @@ is over the tokens that the policy chose; prompts, evidence and forced tokens te
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from assistant.policy._trie import Path as Tokens
 from assistant.policy._trie import Paths
 from assistant.prompt import ABSTAIN
+from retrieval.fit._checkpoint import named
 from retrieval.fit._loop import Loop
 from rlhf._loop_tasks import Task
 from rlhf.actors import Actor
@@ -184,10 +183,8 @@ class FeedME:
             )
         held = nn.ParameterList([*actor.policy.values()])
         about = [asdict(settings), [(r.rollout.prompt, r.rollout.completion) for r in self.rows]]
-        name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
-        folder.mkdir(parents=True, exist_ok=True)
         parts = [([*held], settings.rate, settings.decay)]
-        self.loop = Loop(held, parts, settings, folder / f"feedme-{name}.safetensors")
+        self.loop = Loop(held, parts, settings, named(folder, "feedme", about))
 
     def run(self) -> Iterator[str]:
         """Train to the end; yields lines to show."""

@@ -23,7 +23,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -42,6 +42,7 @@ from assistant.fit._guard_rows import cases, rows
 from assistant.fit._measures import area
 from retrieval.embed import _weights
 from retrieval.embed.heads import HEAD, MAX_TOKENS, load
+from retrieval.fit._checkpoint import named
 from retrieval.fit._loop import Loop
 from retrieval.fit._student import Scorer, precision, stored, write
 from safety import levels
@@ -196,7 +197,8 @@ class Trainer:
         self._drawn = drawn / drawn.sum()
         parts = [([*scorer.change.parameters()], plan.rate, 0.01)]
         parts.append(([scorer.head], plan.head_rate, 0.0))
-        self.loop = Loop(scorer, parts, plan, WORK / "checkpoint.safetensors")
+        about = [asdict(plan), extension.revision, *([r.text, r.labels] for r in kept)]
+        self.loop = Loop(scorer, parts, plan, named(WORK, "guard", about))
 
     def run(self) -> Iterator[str]:
         """Train to the end; yields lines to show."""

@@ -21,7 +21,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -41,6 +41,7 @@ from assistant.fit._support_rows import NO, UNKNOWN, YES, Row, rows
 from assistant.support import COLUMN, HEADS, KINDS, joined
 from retrieval.embed import _weights
 from retrieval.embed.heads import HEAD, MAX_TOKENS
+from retrieval.fit._checkpoint import named
 from retrieval.fit._loop import Loop
 from retrieval.fit._student import LowRank, Scorer, precision, stored, write
 from retrieval.rerank.minilm import WEIGHTS as RERANKER
@@ -170,7 +171,8 @@ class Trainer:
         self._drawn = drawn / drawn.sum()
         parts = [([*scorer.change.parameters()], plan.rate, 0.01)]
         parts.append(([scorer.head], plan.head_rate, 0.0))
-        self.loop = Loop(scorer, parts, plan, WORK / "checkpoint.safetensors")
+        about = [asdict(plan), extension.revision, *([r.claim, r.window, r.labels] for r in kept)]
+        self.loop = Loop(scorer, parts, plan, named(WORK, "support", about))
 
     def run(self) -> Iterator[str]:
         """Train to the end; yields lines to show."""

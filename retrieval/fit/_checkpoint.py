@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+
+def named(folder: Path, stage: str, about: Iterable[object]) -> Path:
+    """The checkpoint of a run on just this plan and data; `folder` is made.
+
+    Args:
+        folder: of checkpoints.
+        stage: what is trained.
+        about: everything that other weights would follow from, as JSON takes it; it may be long.
+    """
+    digest = hashlib.sha256()
+    for part in about:
+        digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{stage}-{digest.hexdigest()[:12]}.safetensors"
 
 
 def save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:

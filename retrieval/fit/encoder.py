@@ -24,7 +24,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from retrieval.config import RetrievalSettings
 from retrieval.embed import _weights, minilm
 from retrieval.embed.base import Embedder
+from retrieval.fit._checkpoint import named
 from retrieval.fit._corpus import Corpus, Crossed, chinese_texts, crossed, held_out, questions
 from retrieval.fit._glossary import asked, glossary, switched, terms
 from retrieval.fit._loop import Loop
@@ -220,7 +221,9 @@ class Trainer:
         self._asking = torch.from_numpy(across.questions).to(device)
         parts = [([*student.change.parameters()], plan.rate, 0.01)]
         parts.append(([student.rows], plan.rows_rate, 0.0))
-        self.loop = Loop(student, parts, plan, WORK / "checkpoint.safetensors")
+        learnt = [[p.en, p.zh] for p in corpus.pairs], corpus.questions, across.asked, across.read
+        about = [asdict(plan), tokenizer.to_str(), *(row for rows in learnt for row in rows)]
+        self.loop = Loop(student, parts, plan, named(WORK, "encoder", about))
 
     def run(self) -> Iterator[str]:
         """Train to the end; yields lines to show."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from retrieval.config import RetrievalSettings
 from retrieval.embed import _weights
 from retrieval.errors import ModelNotFound
+from retrieval.fit._checkpoint import named
 from retrieval.fit._glossary import asked
 from retrieval.fit._groups import WRONG, Group, groups, rows
 from retrieval.fit._loop import Loop
@@ -111,7 +112,8 @@ class Trainer:
         self._groups = [found[i] for i in order[plan.held :]]
         parts = [([*scorer.change.parameters()], plan.rate, 0.01)]
         parts.append(([scorer.head], plan.head_rate, 0.0))
-        self._loop = Loop(scorer, parts, plan, WORK / "checkpoint.safetensors")
+        about = [asdict(plan), *([g.question, *g.texts] for g in found)]
+        self._loop = Loop(scorer, parts, plan, named(WORK, "rerank", about))
 
     def run(self) -> Iterator[str]:
         """Train to the end; yields lines to show."""

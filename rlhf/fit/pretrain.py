@@ -30,6 +30,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from assistant.config import Settings
 from assistant.policy._signs import LABELS, LANGUAGES, NAMES, sign
+from retrieval.fit._checkpoint import named
 from retrieval.fit._loop import Loop
 from retrieval.fit._student import precision
 from rlhf.fit._network import configuration, export, logits, loss, losses, network, parts
@@ -117,10 +118,9 @@ class Trainer:
         self._bytes = torch.from_numpy(lengths(made)).to(device)
         self._ids = {name: sign(made, name) for name in NAMES}
         self.model: LlamaForCausalLM = network(config, plan.seed, device)
-        about = json.dumps([dataclasses.asdict(plan), config.to_dict(), revision], sort_keys=True)
-        digest = hashlib.sha256(about.encode()).hexdigest()[:12]
+        about = [dataclasses.asdict(plan), config.to_dict(), revision]
         #: The checkpoint.
-        self.path = folder / f"pretrain-{digest}.safetensors"
+        self.path = named(folder, "pretrain", about)
         self.loop = Loop(self.model, parts(self.model, plan.rate, plan.decay), plan, self.path)
 
     def run(self) -> Iterator[str]:

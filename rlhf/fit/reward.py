@@ -34,6 +34,7 @@ from assistant.config import Settings
 from retrieval.embed import _weights
 from retrieval.embed.heads import HEAD, MAX_TOKENS
 from retrieval.embed.heads import load as load_heads
+from retrieval.fit._checkpoint import named
 from retrieval.fit._loop import Loop
 from retrieval.fit._student import Scorer, precision, stored, write
 from rlhf.errors import TrainingError
@@ -223,11 +224,9 @@ class Trainer:
         heads = [p for name, p in network.named_parameters() if name == HEAD]
         change = [p for name, p in network.named_parameters() if name != HEAD]
         parts = [(heads, plan.head_rate, 0.0), (change, plan.rate, 0.01)]
-        folder.mkdir(parents=True, exist_ok=True)
         about = [dataclasses.asdict(plan), [(r.question, r.replies, r.pairs) for r in self._rows]]
-        digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
         #: The checkpoint.
-        self.path = folder / f"reward-{digest}.safetensors"
+        self.path = named(folder, "reward", about)
         self.loop = Loop(network, [part for part in parts if part[0]], plan, self.path)
 
     def run(self) -> Iterator[str]:

@@ -37,6 +37,7 @@ from assistant.policy._quoting import Layout
 from assistant.policy._signs import LANGUAGES
 from assistant.policy.extract import Weights, ranker
 from assistant.policy.quote import CALIBRATION
+from retrieval.fit._checkpoint import named
 from retrieval.fit._loop import Loop
 from retrieval.fit._student import precision
 from rlhf.errors import TrainingError
@@ -145,21 +146,16 @@ class Trainer:
         self.model: LlamaForCausalLM = network(config, plan.seed, device)
         #: Where the first weights come from.
         self.origin = begin(self.model, folder, start)
-        digest = hashlib.sha256(
-            json.dumps(
-                [
-                    dataclasses.asdict(plan),
-                    config.to_dict(),
-                    self.origin,
-                    len(known),
-                    made.to_str(),
-                    self.drills(0)[0].ids,  # the layout
-                ],
-                sort_keys=True,
-            ).encode()
-        ).hexdigest()[:12]
+        about = [
+            dataclasses.asdict(plan),
+            config.to_dict(),
+            self.origin,
+            len(known),
+            made.to_str(),
+            self.drills(0)[0].ids,  # the layout
+        ]
         #: The checkpoint.
-        self.path = folder / f"sft-{digest}.safetensors"
+        self.path = named(folder, "sft", about)
         self.loop = Loop(self.model, parts(self.model, plan.rate, plan.decay), plan, self.path)
 
     def run(self) -> Iterator[str]:

@@ -13,6 +13,7 @@ from retrieval.embed.base import Vectors
 from retrieval.embed.minilm import MiniLM
 from retrieval.errors import ModelNotFound, ModelUntrusted
 from retrieval.fit import encoder, rerank
+from retrieval.fit._checkpoint import named
 from retrieval.fit._corpus import Corpus, Crossed, crossed, held_out
 from retrieval.fit._glossary import Asked, Switch, glossary, terms
 from retrieval.fit._groups import Group
@@ -218,11 +219,22 @@ def test_training_goes_on_where_it_stopped(work: Path) -> None:
     """An interrupted run ends with the weights of one that was not."""
     whole, lines = trained(4, work)
     assert any("held out" in line for line in lines)
-    (work / encoder.WORK / "checkpoint.safetensors").unlink()
+    for path in (work / encoder.WORK).glob("encoder-*.safetensors"):
+        path.unlink()
     trained(4, work, stop=2)
     again, _ = trained(4, work)
     for left, right in zip(whole.parameters(), again.parameters(), strict=True):
         assert torch.allclose(left, right, atol=1e-6)
+
+
+def test_other_data_is_another_run(tmp_path: Path) -> None:
+    """A checkpoint is named by all that its weights follow from, in whatever order keys come."""
+    plan = {"steps": 4, "rate": 0.1}
+    path = named(tmp_path / "work", "rerank", [plan, ["question", "text"]])
+    assert path.parent.is_dir()
+    assert path == named(path.parent, "rerank", [{"rate": 0.1, "steps": 4}, ("question", "text")])
+    others = [[plan], [plan, ["question", "texts"]], [plan | {"steps": 5}, ["question", "text"]]]
+    assert len({path, *(named(path.parent, "rerank", about) for about in others)}) == 4
 
 
 def test_what_is_shipped_is_what_was_trained(work: Path) -> None:
