@@ -44,7 +44,6 @@ from rlhf._loop_reward import Judge, mix
 from rlhf._loop_tasks import Task, of_lesson
 from rlhf._simulation_run import Outcome, World, simulate
 from rlhf.config import PPOSettings
-from rlhf.fit._drills import doubtful
 from rlhf.fit._exam import Exam, calibrate
 from rlhf.fit._lessons import Lesson, make, readers, taught
 from rlhf.fit._network import configuration
@@ -107,7 +106,7 @@ def real(options: argparse.Namespace, settings: Settings) -> World:
     where, count = WORK / "lessons", settings.train.lessons
     for line in make(options.data, where, count, settings):
         print(f"  {line}")
-    known = [x for x in taught(options.data, where, count) if x.texts and not doubtful(x)]
+    known = taught(options.data, where, count)
     weights = ranker(*readers(where))
     guard = build_guard(patient(settings.safety), None, network_of(settings))
     held = [x for x in known if x.held]

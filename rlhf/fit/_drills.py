@@ -26,7 +26,6 @@ from assistant.policy._quoting import Layout, Shown, shown
 from assistant.policy._ranker import ANSWERS, READ
 from assistant.policy._trie import Path, Paths
 from assistant.policy.extract import Weights
-from retrieval.text import is_han
 from rlhf.fit._kinds import BARE, FOLLOWED, JOINT, SUMMARIES
 from rlhf.fit._lessons import Lesson
 
@@ -53,8 +52,6 @@ ANSWERED_BEFORE = (
     "squad/squad2_dev", "impossible", "squadshifts/new_wiki", "cmrc2018/dev", "cmrc2018/trial",
     "nq_oracle/dev", "covidqa", "crossed", BARE, JOINT, FOLLOWED,
 )  # fmt: skip
-#: Characters of an answer that is not found in other texts by chance.
-TELLING = {"en": 5, "zh": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +72,6 @@ class Drill:
     targets: dict[int, frozenset[int]]
     labels: Path
     right: frozenset[int]
-
-
-def doubtful(lesson: Lesson) -> bool:
-    """Whether nothing is marked and yet a sentence holds the answer's words: no one can say."""
-    if any(lesson.right) or lesson.needed:
-        return False
-    return bool(_saying(lesson))
 
 
 def plain(lesson: Lesson, weights: Weights, layout: Layout) -> Drill:
@@ -131,7 +121,7 @@ def _kept(lesson: Lesson, dice: random.Random) -> list[int]:
     gone: set[int] = set()
     everything = range(len(lesson.texts))
     if answers and dice.random() < GONE:
-        gone = answers | _saying(lesson)
+        gone = answers | lesson.saying()
         if lesson.kind == SUMMARIES or dice.random() < 0.5:
             gone |= {i for i in everything if lesson.gold[lesson.spans[i][0]]}
     rest = [i for i in everything if i not in answers]
@@ -141,12 +131,6 @@ def _kept(lesson: Lesson, dice: random.Random) -> list[int]:
     if dice.random() < WIDER:
         gone |= set(dice.sample(rest, len(rest) // 2))
     return [i for i in everything if i not in gone] or [dice.choice(rest or [*everything])]
-
-
-def _saying(lesson: Lesson) -> set[int]:
-    """Sentences that hold an answer's words, marked or not."""
-    telling = [a for a in lesson.answers if len(a) >= TELLING["zh" if is_han(a[:1]) else "en"]]
-    return {i for i, text in enumerate(lesson.texts) if any(answer in text for answer in telling)}
 
 
 def _drill(

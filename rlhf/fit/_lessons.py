@@ -30,6 +30,7 @@ from assistant.schema import Prompt
 from retrieval.fit._glossary import share
 from retrieval.knowledge import KnowledgeBase, open_knowledge
 from retrieval.schema import Passage
+from retrieval.text import is_han
 from rlhf.errors import TrainingError
 from rlhf.fit._asked import contexts, plan
 from rlhf.fit._gist import gist, halves
@@ -42,6 +43,8 @@ VERSION = 4
 WITHOUT = 0.5
 #: Passages that are searched for one question; how many are shown is a setting.
 WIDER = 2
+#: Characters of an answer that is not found in other texts by chance.
+TELLING = {"en": 5, "zh": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,20 @@ class Lesson:
     def read(self) -> bool:
         """Whether a reranker has read the sentences."""
         return bool(self.matrix[:, READ].any())
+
+    def saying(self) -> set[int]:
+        """Sentences that hold an answer's words, marked or not."""
+        telling = [a for a in self.answers if len(a) >= TELLING["zh" if is_han(a[:1]) else "en"]]
+        return {i for i, text in enumerate(self.texts) if any(answer in text for answer in telling)}
+
+    @property
+    def teaches(self) -> bool:
+        """Whether it shows something, and it can be said what is right.
+
+        Where nothing is marked and yet a sentence holds the answer's words, no one can say.
+        """
+        known = any(self.right) or bool(self.needed) or not self.saying()
+        return bool(self.texts) and known
 
     def evidence(self, kept: Sequence[int]) -> Evidence:
         """The evidence as it were with these sentences only.
@@ -163,13 +180,14 @@ def readers(folder: Path) -> tuple[str, str]:
 
 
 def taught(data: Path, folder: Path, count: int, *, phrases: bool = False) -> list[Lesson]:
-    """The lessons of the first `count` questions; with `phrases`, of those that a phrase answers.
+    """The lessons that teach, of the first `count` questions; with `phrases`, those they answer.
 
     Raises:
         TrainingError: the file of lessons, or a training file, is missing or malformed.
     """
     wanted = {row.id for row in plan(data)[:count]}
-    return [x for x in lessons(folder) if x.id in wanted and (phrases or not x.phrase)]
+    found = (x for x in lessons(folder) if x.id in wanted and (phrases or not x.phrase))
+    return [x for x in found if x.teaches]
 
 
 def lessons(folder: Path) -> Iterator[Lesson]:

@@ -43,7 +43,6 @@ from rlhf.errors import Cancelled, RlhfError, TrainingError
 from rlhf.feedme import Rated, of_log
 from rlhf.fit import reward
 from rlhf.fit._causal import Writing
-from rlhf.fit._drills import doubtful
 from rlhf.fit._lessons import Lesson, make, readers, taught
 from rlhf.fit._pupils import Kind, Quotes, Writes, supports
 from rlhf.fit.pretrain import WORK
@@ -192,8 +191,7 @@ class Workshop:
         for line in make(self._data, where, count, self._settings):
             self._board.at("preferences", text=line)
             yield line
-        known = [x for x in taught(self._data, where, count) if x.texts and not doubtful(x)]
-        return known, ranker(*readers(where))
+        return taught(self._data, where, count), ranker(*readers(where))
 
     def _kind(self) -> Kind:
         """What is trained: the model that the settings name, or the network that quotes."""

@@ -41,7 +41,7 @@ from retrieval.fit._checkpoint import named
 from retrieval.fit._loop import Loop
 from retrieval.fit._student import precision
 from rlhf.errors import TrainingError
-from rlhf.fit._drills import Drill, doubtful, varied
+from rlhf.fit._drills import Drill, varied
 from rlhf.fit._exam import Exam, Mark, calibrate, report
 from rlhf.fit._lessons import Lesson, make, readers, taught
 from rlhf.fit._network import configuration, export, network, parts
@@ -92,8 +92,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
         plan = dataclasses.replace(plan, steps=limit, warmup=max(1, limit // 10), questions=few)
     where = WORK / "lessons"
     yield from make(data, where, plan.questions, settings)
-    found = taught(data, where, plan.questions, phrases=True)
-    known = [x for x in found if x.texts and not doubtful(x)]
+    known = taught(data, where, plan.questions, phrases=True)
     weights = ranker(*readers(where))
     trainer = Trainer(WORK, made, known, weights, plan, settings.policy.device, folder)
     yield f"{len(known)} lessons; {trainer.origin}; {trainer.path.name}"

@@ -24,7 +24,7 @@ from retrieval.config import EmbedSettings, RerankSettings, RetrievalSettings
 from rlhf.errors import TrainingError
 from rlhf.fit import _asked, _drills, _lessons
 from rlhf.fit._asked import plan
-from rlhf.fit._drills import READ_BEFORE, doubtful, plain, varied
+from rlhf.fit._drills import READ_BEFORE, plain, varied
 from rlhf.fit._exam import Mark, auroc, calibrate, ranked, report
 from rlhf.fit._kinds import SUMMARIES
 from rlhf.fit._lessons import Lesson, lessons, make, marked, readers, taught
@@ -233,10 +233,10 @@ def test_the_same_dice_give_the_same_drill() -> None:
 def test_an_unmarked_sentence_with_the_answer_is_doubtful() -> None:
     """Such a lesson teaches nothing: it may be right and may be chance."""
     made = lesson(1, right=())
-    assert doubtful(replace(made, answers=("8 hours",)))
-    assert not doubtful(replace(made, answers=("8",)))
-    assert not doubtful(replace(made, answers=("90 hours",)))
-    assert not doubtful(lesson(1))
+    assert not replace(made, answers=("8 hours",)).teaches
+    assert replace(made, answers=("8",)).teaches
+    assert replace(made, answers=("90 hours",)).teaches
+    assert lesson(1).teaches
 
 
 def test_answers_are_marked_where_they_stand() -> None:
@@ -276,8 +276,6 @@ def tiny() -> LlamaForCausalLM:
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     """Weights after four steps are the same, stopped in between or not; and the loss falls."""
     whole = trainer(tmp_path / "a")
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
     list(whole.run())
     first = trainer(tmp_path / "b")
     for line in first.run():
