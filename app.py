@@ -22,7 +22,7 @@ from rich.markup import escape
 
 from assistant import Assistant, Settings, build_assistant, docket, load, terminal
 from assistant.build import AUDIT
-from assistant.errors import AssistantError
+from assistant.errors import AssistantError, TurnNotFound
 from assistant.memory import Memory
 from assistant.scan import noted_at
 from assistant.schema import Feedback, TurnRecord
@@ -32,7 +32,7 @@ from retrieval.errors import RetrievalError
 from retrieval.ledger import open_ledger
 from rlhf import best_of_n, canary, desk
 from rlhf.commands.base import preferences as preferences_of
-from rlhf.errors import RlhfError
+from rlhf.errors import RlhfError, UnknownTurn
 from rlhf.preferences import PreferenceStore
 from rlhf.registry import Registry
 from safety import pii
@@ -247,7 +247,10 @@ def _opened(settings: Settings) -> Iterator[tuple[Assistant, PreferenceStore]]:
     registry = Registry(settings.home, settings.promotion)
 
     def on_feedback(feedback: Feedback) -> None:
-        preferences.add_feedback(feedback)
+        try:
+            preferences.add_feedback(feedback)
+        except UnknownTurn as error:
+            raise TurnNotFound(str(error)) from error
         if feedback.kind == "thumb" and settings.canary.automatic:
             canary.heard(registry, preferences.path, settings.canary)
 

@@ -100,6 +100,7 @@ class Assistant(Asynchronous):
         stopped: Callable[[], bool] | None = None,
         keep: bool = True,
         wish: Wish = Wish(),
+        beside: Reply | None = None,
     ) -> Generator[Event, None, None]:
         """Answer `text`; yields steps, text as it is released, and the reply, last.
 
@@ -107,7 +108,8 @@ class Assistant(Asynchronous):
         open to; None: access lists are not looked at. `history` is what was said before where the
         caller keeps the conversation, and takes the place of the stored turns. `stopped` is asked
         at each piece of the policy's; once it is True, nothing of the turn is stored. With `keep`
-        False nothing is stored either way, and `conversation_id` is not looked at.
+        False nothing is stored either way, and `conversation_id` is not looked at; `beside` is then
+        an answer to the same text, and this one is another candidate of its turn.
 
         Raises:
             ConversationNotFound: no such conversation of this user.
@@ -115,12 +117,14 @@ class Assistant(Asynchronous):
         """
         text = text.encode(errors="replace").decode()  # half a surrogate pair cannot be stored
         opened = self._memory.open(conversation_id, user_id, text) if keep else ""
-        conversation = opened or uuid4().hex
+        again = beside if not keep else None
+        conversation = opened or (again.conversation_id if again else uuid4().hex)
         with self._serving(conversation) as parts:
             sampling = wish.laid_over(_sampling(parts, wish.variant))
             state = State(
                 text, conversation, user_id, language, surface, consent, sampling, readers, stopped
             )
+            state.turn_id = again.turn_id if again else state.turn_id
             state.history = self._memory.turns(conversation, user_id) if keep else []
             if history is not None:
                 told = retold(history, parts.guard, language)

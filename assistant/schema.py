@@ -279,6 +279,7 @@ class Asked(TypedDict, total=False):
     stopped: Callable[[], bool] | None
     keep: bool
     wish: Wish
+    beside: Reply | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from rich.progress import Progress
 import app
 from assistant.build import build_assistant
 from assistant.config import load
-from assistant.schema import Consent, Feedback
+from assistant.errors import TurnNotFound
+from assistant.schema import Consent, Feedback, Wish
 from rlhf.preferences import PreferenceStore
 
 WIDGET = "# Widget\n\nThe widget costs 40 euros. It was made in Lyon.\n"
@@ -480,3 +481,28 @@ def test_forgetting_a_user_forgets_what_was_kept_for_an_appeal(run: Run, home: P
     assert ATTACK.encode() in (home / "appeals.db").read_bytes()
     run("forget-user", "local")
     assert ATTACK.encode() not in (home / "appeals.db").read_bytes()
+
+
+def test_an_answer_is_picked_among_several_of_a_turn(run: Run, documents: Path, home: Path) -> None:
+    """Answers of one request are one turn in the log; of an erased user there is none to rate."""
+    run("ingest", documents)
+    question, consent = "How much does the widget cost?", Consent(train=True)
+    with app._opened(load(overrides=options(home))) as (assistant, preferences):
+        first = assistant.reply(question, user_id="ann", consent=consent, keep=False)
+        other = assistant.reply(
+            question,
+            user_id="ann",
+            consent=consent,
+            keep=False,
+            wish=Wish(variant=1),
+            beside=first,
+        )
+        assert first.turn_id == other.turn_id
+        shown = first.candidate_id, other.candidate_id
+        pick = Feedback(first.turn_id, first.conversation_id, "ann", "ab_pick", shown, 1)
+        assistant.give_feedback(pick, kept=False)
+        counts = preferences.counts()
+        assert (counts.turns, counts.candidates, counts.feedback) == (1, 2, (("ab_pick", 1),))
+        preferences.delete_user("ann")
+        with pytest.raises(TurnNotFound):
+            assistant.give_feedback(pick, kept=False)

@@ -63,10 +63,12 @@ def answer(
     Raises:
         ApiError: there is no such conversation, or the policy failed.
     """
-    made = []
+    made: list[Choice] = []
     for index in range(ask.n):
         choice: Choice | None = None
-        for item in _choice(server, who, ask, index, f"{response_id}-{index}", base, stopped):
+        first = made[0].reply if made else None
+        name = f"{response_id}-{index}"
+        for item in _choice(server, who, ask, index, name, base, stopped, first):
             if isinstance(item, Choice):
                 choice = item
             else:
@@ -88,6 +90,7 @@ def _choice(
     name: str,
     base: str,
     stopped: Callable[[], bool],
+    first: Reply | None,
 ) -> Iterator[Piece | Choice]:
     count = server.assistant.parts.policy.count_tokens
     cut = Cut(ask.stops, ask.limit, count)
@@ -103,6 +106,7 @@ def _choice(
             keep=ask.told is None,
             stopped=stopped,
             wish=replace(ask.wish, variant=index),
+            beside=first,
         ):
             if event.text and ask.stream:
                 raw += event.text

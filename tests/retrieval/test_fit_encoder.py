@@ -229,11 +229,15 @@ def test_training_goes_on_where_it_stopped(work: Path) -> None:
 
 def test_other_data_is_another_run(tmp_path: Path) -> None:
     """A checkpoint is named by all that its weights follow from, in whatever order keys come."""
-    plan = {"steps": 4, "rate": 0.1}
+    plan: dict[str, object] = {"steps": 4, "rate": 0.1}
     path = named(tmp_path / "work", "rerank", [plan, ["question", "text"]])
     assert path.parent.is_dir()
     assert path == named(path.parent, "rerank", [{"rate": 0.1, "steps": 4}, ("question", "text")])
-    others = [[plan], [plan, ["question", "texts"]], [plan | {"steps": 5}, ["question", "text"]]]
+    others: list[list[object]] = [
+        [plan],
+        [plan, ["question", "texts"]],
+        [plan | {"steps": 5}, ["question", "text"]],
+    ]
     assert len({path, *(named(path.parent, "rerank", about) for about in others)}) == 4
 
 

@@ -106,6 +106,48 @@ def test_feedback_reaches_the_log_once(running: Running) -> None:
     assert (edited.kind, edited.text) == ("edit", "It costs 40 euros.")
 
 
+def test_one_of_several_answers_is_preferred(running: Running) -> None:
+    """Answers of one request are candidates of one turn, rated apart and picked among."""
+    before = len(running.feedback)
+    made = running.openai().chat.completions.create(model="plumbline", messages=ASKED, n=3)
+    turns = running.turns[-3:]
+    assert len({t.turn_id for t in turns}) == len({t.conversation_id for t in turns}) == 1
+    names = [t.candidate_id for t in turns]
+    assert len({*names}) == 3
+    assert [t.position for t in turns] == [0, 1, 2]
+    own = {"response_id": made.id}
+    good: list[dict[str, Any]] = [
+        {"choice": 2, "rating": 1},
+        {"preferred": 1, "comment": "Shorter."},
+        {"preferred": 0, "shown": [2, 0], "randomised": True},
+        {"preferred": -1},
+    ]
+    bad: list[dict[str, Any]] = [
+        {"preferred": 1, "shown": [0, 2]},
+        {"preferred": 0, "shown": [0, 0]},
+        {"preferred": 0, "shown": [0, 3]},
+        {"preferred": 3},
+    ]
+    alone = running.openai().chat.completions.create(model="plumbline", messages=ASKED)
+    with running.http() as client:
+        for body in good:
+            assert client.post("/v1/feedback", json=own | body).status_code == 200
+        for body in [own | b for b in bad] + [{"response_id": alone.id, "preferred": 0}]:
+            refused = client.post("/v1/feedback", json=body)
+            assert refused.status_code == 400, body
+            assert refused.json()["error"]["param"] in ("preferred", "shown")
+    heard = running.feedback[before:]
+    assert {f.turn_id for f in heard} == {turns[0].turn_id}
+    assert {f.conversation_id for f in heard} == {turns[0].conversation_id}
+    assert [(f.kind, f.candidate_ids, f.value, f.order_randomised) for f in heard] == [
+        ("thumb", (names[2],), 1, False),
+        ("ab_pick", tuple(names), 1, False),
+        ("ab_pick", (names[2], names[0]), 1, True),
+        ("ab_pick", tuple(names), -1, False),
+    ]
+    assert heard[1].text == "Shorter."
+
+
 def test_a_conversation_is_kept_and_deleted(start: Start) -> None:
     """A conversation is begun, remembered, listed, named, and deleted with its citations."""
     running = start()
