@@ -2,8 +2,8 @@
 
 Each key has two buckets, of requests and of tokens, that fill up evenly within a minute, and a
 number of requests it may have here at once. What is let in waits in a bounded queue for a worker;
-workers go round the keys, so that a key with many requests waits for itself. All of this runs on
-the event loop's thread and needs no lock.
+workers go round the keys, so that a key with many requests waits for itself, and within a key round
+the users it acts for. All of this runs on the event loop's thread and needs no lock.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from assistant.config import ServerSettings
@@ -42,12 +42,50 @@ class Bucket:
         return max(0.0, (min(units, self.size) - self.left(now)) * MINUTE / self.size)
 
 
+class Line:
+    """Who waits under one key. Users take turns; the requests of one user come in their order."""
+
+    def __init__(self) -> None:
+        self._users: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._users)
+
+    def __iter__(self) -> Iterator[tuple[str, asyncio.Future[None]]]:
+        """(user, turn) of everybody."""
+        return iter([(user, turn) for user, turns in self._users.items() for turn in turns])
+
+    def add(self, user: str, turn: asyncio.Future[None]) -> None:
+        """Stand behind the others."""
+        self._users.setdefault(user, deque()).append(turn)
+
+    def next(self) -> asyncio.Future[None]:
+        """Take the first of the user whose turn it is; the user's others wait for a whole round."""
+        user, turns = next(iter(self._users.items()))
+        turn = turns.popleft()
+        if turns:
+            self._users.move_to_end(user)
+        else:
+            del self._users[user]
+        return turn
+
+    def leave(self, user: str, turn: asyncio.Future[None]) -> bool:
+        """Go away; whether one stood there."""
+        turns = self._users.get(user, ())
+        if turn not in turns:
+            return False
+        self._users[user].remove(turn)
+        if not self._users[user]:
+            del self._users[user]
+        return True
+
+
 @dataclass(slots=True)
 class _Key:
     requests: Bucket
     tokens: Bucket
     here: int = 0
-    waiting: deque[asyncio.Future[None]] = field(default_factory=deque)
+    waiting: Line = field(default_factory=Line)
 
 
 @dataclass(slots=True)
@@ -112,7 +150,7 @@ class Admission:
             if self._busy < self.settings.workers and not self._waiting:
                 self._busy += 1
             else:
-                await self._turn(principal.key, key)
+                await self._turn(principal, key)
         except BaseException:
             key.here -= 1
             raise
@@ -123,8 +161,8 @@ class Admission:
         self.draining = True
         for name in list(self._round):
             key = self._keys[name]
-            for turn in list(key.waiting):
-                self._leave(name, key, turn)
+            for user, turn in key.waiting:
+                self._leave(name, key, user, turn)
                 if not turn.done():
                     turn.set_exception(_going())
 
@@ -177,30 +215,30 @@ class Admission:
         wait = min(MINUTE, ahead * self._typical / self.settings.workers)
         return ApiError(503, "The server is busy; try again.", wait=wait, again=True)
 
-    async def _turn(self, name: str, key: _Key) -> None:
+    async def _turn(self, principal: Principal, key: _Key) -> None:
         """Wait until a worker is handed over; it then counts as busy already."""
+        name, user = principal.key, principal.owner
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not key.waiting:
             self._round.append(name)
-        key.waiting.append(turn)
+        key.waiting.add(user, turn)
         self._waiting += 1
         try:
             async with asyncio.timeout(self.settings.queue_seconds):
                 await turn
         except TimeoutError:
             if not (turn.done() and not turn.cancelled()):
-                self._leave(name, key, turn)
+                self._leave(name, key, user, turn)
                 raise self._full() from None
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self._next()  # handed over to one who has just gone
             else:
-                self._leave(name, key, turn)
+                self._leave(name, key, user, turn)
             raise
 
-    def _leave(self, name: str, key: _Key, turn: asyncio.Future[None]) -> None:
-        if turn in key.waiting:
-            key.waiting.remove(turn)
+    def _leave(self, name: str, key: _Key, user: str, turn: asyncio.Future[None]) -> None:
+        if key.waiting.leave(user, turn):
             self._waiting -= 1
             if not key.waiting:
                 self._round.remove(name)
@@ -220,7 +258,7 @@ class Admission:
         while self._round:
             name = self._round.popleft()
             key = self._keys[name]
-            turn = key.waiting.popleft()
+            turn = key.waiting.next()
             self._waiting -= 1
             if key.waiting:
                 self._round.append(name)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 
 import httpx
 import openai
@@ -94,6 +95,30 @@ async def test_one_key_does_not_keep_the_others_out() -> None:
     first.release()
     await asyncio.gather(*tasks)
     assert order == ["a", "b", "c", "a", "a"]
+    assert (admission.busy, admission.waiting) == (0, 0)
+
+
+async def test_one_user_of_a_key_does_not_keep_its_others_out() -> None:
+    """Users whom one key acts for take turns; one who goes away takes no turn."""
+    admission, _ = door(workers=1, key_concurrency=9)
+    first = await admission.enter(somebody("bot"), 1)
+    order: list[str] = []
+
+    async def ask(user: str) -> None:
+        who = replace(somebody("bot"), user=user)
+        ticket = await admission.enter(who, 1)
+        order.append(user)
+        ticket.release()
+
+    names = ("ann", "ann", "ann", "bob", "cleo", "dan")
+    tasks = [asyncio.create_task(ask(name)) for name in names]
+    await asyncio.sleep(0)
+    tasks[-2].cancel()
+    await asyncio.sleep(0)
+    assert admission.waiting == 5
+    first.release()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == ["ann", "bob", "dan", "ann", "ann"]
     assert (admission.busy, admission.waiting) == (0, 0)
 
 
