@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from safety._language import language_of
+
 #: Buckets, a power of two.
 BUCKETS = 1 << 17
 LATIN, HAN = range(2, 6), range(1, 4)
@@ -23,18 +25,12 @@ _PRIME = np.uint64(0x9E3779B97F4A7C15)
 Rows = NDArray[np.int64]
 
 
-def is_chinese(text: str) -> bool:
-    """Whether a good part of the text is Chinese characters."""
-    han = sum("\u3400" <= c <= "\u9fff" for c in text)
-    return han > 0.2 * len(text.replace(" ", ""))
-
-
 def buckets(text: str) -> Rows:
     """The distinct buckets of a text's n-grams, ascending."""
     low = " " + " ".join(text[:LONGEST].lower().split()) + " "
     points = np.frombuffer(low.encode("utf-32-le", "replace"), dtype="<u4").astype(np.uint64)
     found = []
-    for n in HAN if is_chinese(text) else LATIN:
+    for n in HAN if language_of(text) == "zh" else LATIN:
         count = len(points) - n + 1
         if count <= 0:
             break

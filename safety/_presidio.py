@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from safety._record import language_of
+from safety._language import language_of
 from safety.errors import BackendMissing, ModelUnusable
 
 #: Presidio's entity -> our kind; entities that are not here are not asked for.

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from safety._docket import Docket
+from safety._language import language_of
 from safety.audit import AuditLog, Entry, text_hash
 from safety.config import SafetySettings
 from safety.errors import AuditBroken
@@ -30,8 +31,6 @@ logger = logging.getLogger(__name__)
 TALLY_SECONDS = 60.0
 #: The hard rule: no text of this category is ever kept.
 NEVER_KEPT = "minors"
-#: A text with at least this share of Chinese characters, blanks aside, is Chinese.
-_HAN_SHARE = 0.2
 
 
 class Recorder:
@@ -152,12 +151,6 @@ class _Tally:
             self._audit.append([], counts)
         except (OSError, AuditBroken) as error:  # what was allowed is lost only to the statistics
             logger.error("tally_failed error=%s", type(error).__name__)
-
-
-def language_of(text: str) -> str:
-    """`zh` where a good part of the text is Chinese characters, else `en`."""
-    han = sum("\u3400" <= c <= "\u9fff" for c in text)
-    return "zh" if han > _HAN_SHARE * len(text.replace(" ", "")) else "en"
 
 
 def _answers(verdict: Verdict, context: Context) -> bool:

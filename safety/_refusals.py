@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from safety._language import language_of
 from safety.errors import ModelUnusable
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "refusals" / "weights.json"
@@ -120,12 +121,6 @@ _QUOTED = re.compile(r"\W*[\"“'《]")
 _QUOTE = re.compile(r"\"[^\"\n]{1,300}\"|“[^”\n]{1,300}”|「[^」\n]{1,300}」")
 _BREAK = re.compile(r"(?<=[.!?;。！？；])\s*|\n+")
 _WORD = re.compile(r"[a-z]+(?:'[a-z]+)?|[\u4e00-\u9fff]|\d+")
-
-
-def language_of(text: str) -> str:
-    """Return "zh" where a good part of the text is Chinese characters, else "en"."""
-    chinese = sum("\u3400" <= c <= "\u9fff" for c in text)
-    return "zh" if chinese > 0.2 * len(text.replace(" ", "")) else "en"
 
 
 def plain(text: str) -> str:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safety._docket import Docket
-from safety._record import NEVER_KEPT, docket_path, language_of, pseudonym
+from safety._language import language_of
+from safety._record import NEVER_KEPT, docket_path, pseudonym
 from safety.audit import find, text_hash
 from safety.cascade import worst
 from safety.config import SafetySettings

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from assistant.errors import ConfigError
-from safety._ngrams import is_chinese
+from safety._language import language_of
 from safety.moderator.classifier import HEADS, plain
 
 UNKNOWN, NO, YES = -1, 0, 1
@@ -59,7 +59,7 @@ def in_context(unsafe: bool) -> tuple[int, ...]:
 def row_of(text: str, found: tuple[int, ...], source: str, group: str) -> Row:
     """A row in the language that the guard would take it for."""
     text = text.strip()
-    return Row(text, "zh" if is_chinese(text) else "en", found, source, str(group))
+    return Row(text, language_of(text), found, source, str(group))
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

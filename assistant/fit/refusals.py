@@ -30,7 +30,8 @@ from assistant.config import Settings
 from assistant.errors import ConfigError
 from assistant.fit._guard_labels import read
 from assistant.fit._guard_rows import CONTRAST
-from safety._refusals import BUCKETS, NGRAMS, SENTENCES, cues, grams, language_of
+from safety._language import language_of
+from safety._refusals import BUCKETS, NGRAMS, SENTENCES, cues, grams
 from safety.refusal import GENERIC, OUTPUT, REFUSALS, RESOURCES, crisis_reply
 
 SEED = 7

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
-from safety._ngrams import BUCKETS, Linear, is_chinese
+from safety._language import language_of
+from safety._ngrams import BUCKETS, Linear
 from safety.config import SafetySettings
 from safety.errors import ModelUnusable
 from safety.levels import Levels, load
@@ -172,7 +173,7 @@ class Classifier:
         Where they are `screened`, those in which the n-grams see no attack at all get 0.
         """
         result = np.zeros((len(texts), len(HEADS)), dtype=np.float32)
-        languages = [_language(text) for text in texts]
+        languages = [language_of(text) for text in texts]
         shallow = self._ngrams(texts)
         rows = list(range(len(texts)))
         if screened:
@@ -266,7 +267,7 @@ def plain(text: str) -> str:
 def joined(question: str, answer: str) -> str:
     """An answer behind the end of its question, as the head `reply` reads it."""
     question = " ".join(question.split())
-    return f"{question[-ASKED[_language(question)] :]}{ASKS}{answer}"
+    return f"{question[-ASKED[language_of(question)] :]}{ASKS}{answer}"
 
 
 def _pieces(text: str, side: Side) -> list[_Piece]:
@@ -280,7 +281,7 @@ def _pieces(text: str, side: Side) -> list[_Piece]:
             first = folded(text)
         elif view.text == first:
             continue
-        language = _language(view.text)
+        language = language_of(view.text)
         for start, end in windows(view.text, side):
             piece = plain(view.text[start:end])
             if piece and piece not in found:
@@ -293,17 +294,13 @@ def _behind(question: str, text: str) -> list[_Piece]:
     """Windows of an answer, each behind its question; the answer's language counts."""
     found = windows(text, "output")
     step = -(-len(found) // REPLIES)
-    language = _language(text)
+    language = language_of(text)
     return [_Piece(plain(joined(question, text[a:b])), a, b, language) for a, b in found[::step]]
-
-
-def _language(text: str) -> str:
-    return "zh" if is_chinese(text) else "en"
 
 
 def windows(text: str, side: Side) -> list[tuple[int, int]]:
     """Stretches [start, end) that overlap; one where the text is short."""
-    size, step = (CLOSE if side == "passage" else WINDOW)[_language(text)]
+    size, step = (CLOSE if side == "passage" else WINDOW)[language_of(text)]
     if len(text) <= size * 1.3:
         return [(0, len(text))]
     starts = range(0, max(1, len(text) - size + step), step)

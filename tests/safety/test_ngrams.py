@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safety._ngrams import BUCKETS, LONGEST, Linear, buckets, is_chinese
+from safety._language import language_of
+from safety._ngrams import BUCKETS, LONGEST, Linear, buckets
 
 
 @given(st.text(max_size=300))
@@ -28,9 +29,9 @@ def test_a_long_text_is_cut() -> None:
 
 def test_languages_are_told_apart() -> None:
     """A question with one Chinese name is English; Chinese with an English name is Chinese."""
-    assert not is_chinese("Who was 李白 and what did he write?")
-    assert is_chinese("如何安装 Docker?")
-    assert not is_chinese("")
+    assert language_of("Who was 李白 and what did he write?") == "en"
+    assert language_of("如何安装 Docker?") == "zh"
+    assert language_of("") == "en"
 
 
 def test_the_linear_model_sums_its_buckets() -> None:
