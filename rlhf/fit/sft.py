@@ -151,7 +151,7 @@ class Trainer:
             self.origin,
             len(known),
             made.to_str(),
-            self.drills(0)[0].ids,  # the layout
+            [d.ids for d in self.drills(0)],  # the layout and the ranker
         ]
         #: The checkpoint.
         self.path = named(folder, "sft", about)
