@@ -27,6 +27,7 @@ from assistant.memory import Memory
 from assistant.scan import noted_at
 from assistant.schema import Feedback, TurnRecord
 from assistant.server.records import forget as forget_answers
+from assistant.shipped import complete
 from retrieval import menu
 from retrieval.errors import RetrievalError
 from retrieval.ledger import open_ledger
@@ -229,8 +230,10 @@ def train(options: argparse.Namespace, settings: Settings) -> int:
     package = FITS[options.what]
     fit = menu.load(package, options.what)
     own = settings.retrieval if package == "retrieval.fit" else settings
+    began = time.time() - 1  # a file system may count whole seconds
     for line in fit.run(options.data, options.out / options.what, options.limit, own):
         out.print(line, markup=False, highlight=False)
+    complete(options.out, began)
     return 0
 
 

@@ -37,6 +37,21 @@ def check(models: Path = MODELS) -> None:
                 )
 
 
+def complete(models: Path, since: float) -> None:
+    """Let the cards written `since` (seconds of the epoch) name every file beside them."""
+    for card in models.glob(f"*/{CARD}"):
+        if card.stat().st_mtime < since:
+            continue
+        known = named(card)
+        lines = [
+            f"\nSHA-256 of {path.name}: {hashlib.sha256(path.read_bytes()).hexdigest()}.\n"
+            for path in sorted(card.parent.iterdir())
+            if path.is_file() and path != card and path.name not in known
+        ]
+        with card.open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+
+
 def named(card: Path) -> dict[str, str]:
     """The files that a card names, with their SHA-256."""
     return dict(_LINE.findall(card.read_text(encoding="utf-8")))

@@ -1,15 +1,35 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from assistant.shipped import CARD, MODELS, check, named
+from assistant.shipped import CARD, MODELS, check, complete, named
 from retrieval.errors import ModelUntrusted
 
 #: Files of which a changed bit would go unnoticed; vocabularies are checked by who reads them.
 WEIGHTS = ("*.safetensors", "weights.json", "calibration.json")
+
+
+def test_a_card_is_completed_when_it_is_written(tmp_path: Path) -> None:
+    """It then names every file beside it, those it names already once; older cards are let be."""
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "weights.json").write_text("{}", encoding="utf-8")
+        (tmp_path / name / "more.json").write_text("[]", encoding="utf-8")
+        (tmp_path / name / CARD).write_text("# weights", encoding="utf-8")
+    os.utime(tmp_path / "old" / CARD, (1.0, 1.0))
+    complete(tmp_path, 2.0)
+    complete(tmp_path, 2.0)
+    text = (tmp_path / "new" / CARD).read_text(encoding="utf-8")
+    assert text.count("SHA-256 of weights.json") == text.count("SHA-256 of more.json") == 1
+    assert named(tmp_path / "old" / CARD) == {}
+    check(tmp_path)
+    (tmp_path / "new" / "more.json").write_text("[ ]", encoding="utf-8")
+    with pytest.raises(ModelUntrusted, match=r"more\.json"):
+        check(tmp_path)
 
 
 @pytest.mark.parametrize("folder", sorted(p.parent.name for p in MODELS.glob(f"*/{CARD}")))
