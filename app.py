@@ -68,15 +68,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=chat, face="assistant.ui")
     parser.add_argument("--preset", default="embedded", help="a file of presets/ (embedded)")
     parser.add_argument("--config", type=Path, help="a TOML file laid over the preset")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="one setting, repeatable"
-    )
+    _settings(parser, "set", [])
     _who(parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
+        _settings(sub, "more", argparse.SUPPRESS)
         return sub
 
     _who(command("chat", chat, "open the chat in the browser (the default)"))
@@ -101,9 +100,17 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _settings(parser: argparse.ArgumentParser, name: str, default: object) -> None:
+    """Let settings be given before and after a command; a name each, or one undoes the other."""
+    said = "one setting, repeatable"
+    parser.add_argument(
+        "--set", action="append", dest=name, default=default, metavar="KEY=VALUE", help=said
+    )
+
+
 def _who(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Let the policy be named; without a default, which would undo what stood before a command."""
-    said = "who answers: extract, hf:NAME, openai:URL#MODEL or langchain:PROVIDER:MODEL"
+    said = "who answers: extract, quote, hf:NAME, openai:URL#MODEL or langchain:PROVIDER:MODEL"
     parser.add_argument("--policy", default=argparse.SUPPRESS, metavar="NAME", help=said)
     return parser
 
@@ -114,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format=LOG_FORMAT)
     try:
         named = getattr(options, "policy", "")
-        settings = load(options.preset, options.config, _pairs(options.set), named)
+        given = _pairs([*options.set, *getattr(options, "more", [])])
+        settings = load(options.preset, options.config, given, named)
         pii.mask_logs(LOG_FORMAT, settings.safety)
         return int(options.run(options, settings))
     except OURS as error:

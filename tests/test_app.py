@@ -270,6 +270,15 @@ def test_an_equals_sign_may_stand_in_a_value(run: Run, home: Path) -> None:
     assert ran.code == 0
 
 
+def test_settings_stand_before_and_after_a_command(run: Run) -> None:
+    """Both count, and the later one of a kind wins."""
+    before = run("--set", "policy.temperature=9", "status")
+    both = run("--set", "policy.temperature=9", "status", "--set", "policy.temperature=0.5")
+    after = run("status", "--set", "policy.backend=ecko")
+    assert (before.code, both.code, after.code) == (1, 0, 1)
+    assert "'ecko'" in after.err
+
+
 def test_a_config_file_is_laid_over_the_preset(run: Run, tmp_path: Path) -> None:
     """`--config` is read, and `--set` wins over it."""
     file = tmp_path / "mine.toml"

@@ -17,6 +17,7 @@ import logging
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ import transformers
 from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
+from transformers.utils import logging as of_transformers
 
 from assistant.config import PolicySettings
 from assistant.errors import ConfigError, ModelNotFound, PolicyError, PolicyUnavailable
@@ -342,16 +344,30 @@ def _tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer.from_str(text)
 
 
+@contextmanager
+def without_bar() -> Iterator[None]:
+    """No progress bar of transformers: a small network is there before one could be read."""
+    bars: Any = of_transformers  # its functions have no types
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
+
+
 def _network(folder: Path, made: Tokenizer, dtype: str, device: str) -> Any:
     loading: Any = LlamaForCausalLM.from_pretrained
     try:
-        model, report = loading(
-            folder,
-            dtype=DTYPES[dtype],
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with without_bar():
+            model, report = loading(
+                folder,
+                dtype=DTYPES[dtype],
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelNotFound(f"cannot load {folder}: {error}") from error
     lacking = sorted(report["missing_keys"]) + sorted(map(str, report["mismatched_keys"]))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from assistant.policy._signs import sign
+from assistant.policy.quote import without_bar
 from rlhf.fit.tokenizer import CONTEXT
 
 #: Width, layers, heads, and width of the gated part of a layer.
@@ -143,4 +144,5 @@ def export(model: LlamaForCausalLM, folder: Path) -> None:
     half = copy.deepcopy(model)
     nn.Module.to(half, device=torch.device("cpu"), dtype=torch.float16)
     half.generation_config.do_sample = False
-    half.save_pretrained(folder)
+    with without_bar():
+        half.save_pretrained(folder)

@@ -313,9 +313,10 @@ def network(folder: Path, device: str = "cpu") -> tuple[Any, Layout]:
     loading: Any = LlamaForCausalLM.from_pretrained
     try:
         made = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        model = loading(
-            folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
-        ).to(device)
+        with quote.without_bar():
+            model = loading(
+                folder, dtype=torch.float32, use_safetensors=True, local_files_only=True
+            ).to(device)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise TrainingError(f"cannot load the policy in {folder}: {error}; restore it") from error
     return model, Layout(made, phrases=quote.phrasebook(folder))

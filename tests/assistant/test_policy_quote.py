@@ -275,10 +275,14 @@ def test_quoted_lists_are_not_quoted_twice() -> None:
         assert len(words) == len(set(words))
 
 
-def test_a_model_folder_loads_and_answers(tmp_path: Path) -> None:
-    """Safetensors and tokenizer.json are enough; the card names them."""
+def test_a_model_folder_loads_and_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Safetensors and tokenizer.json are enough; the card names them, and no bar is drawn."""
     folder = quoters.save(tmp_path / "m")
+    capsys.readouterr()
     made = build(quoters.options(folder, min_confidence=0.0), resources())
+    assert capsys.readouterr() == ("", "")
     assert answer(made, prompt()) == answer(policy(), prompt())
     assert (made.card.name, made.card.model, len(made.card.revision)) == ("quote", "m", 64)
     assert made.count_tokens("Cats purr.") == len(tokenizer().encode("Cats purr.").ids)
