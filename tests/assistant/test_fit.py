@@ -4,18 +4,20 @@ import gzip
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from assistant.config import Settings, load
 from assistant.errors import ConfigError
 from assistant.fit import extract
+from assistant.fit._extract_rows import WORK, Example
 from assistant.fit._support_places import ASKED
 from assistant.fit.base import Question, answerable, fill, half, left_out, read
-from assistant.fit.extract import Example, fit
+from assistant.fit.extract import bounded, fit, unseen
 from assistant.policy._ranker import ANSWERABLE, FEATURES, Candidate, Evidence
 from assistant.policy._ranker import answerable as question_features
 from assistant.policy.extract import Weights
@@ -117,7 +119,7 @@ def examples(count: int, present: bool, seed: int) -> list[Example]:
     made = []
     for _ in range(count):
         matrix = draw.normal(size=(6, len(FEATURES)))
-        matrix[:, 0] += 3.0 * present * (np.arange(6) == 2)
+        matrix[:, 0] += 4.0 * present * (np.arange(6) == 2)
         rarest = bool(draw.random() < (0.9 if present else 0.2))
         found = tuple(Candidate(0, n, n + 1, "s") for n in range(6))
         right = np.array([present and n == 2 for n in range(6)])
@@ -166,8 +168,32 @@ def test_a_fit_has_what_the_policy_reads() -> None:
     assert got == (True, ranked | judged)
 
 
-def test_a_run_writes_weights_and_card(tmp_path: Path) -> None:
-    """From question files to weights that name their features, and a card that names the data."""
+def test_a_threshold_is_sure_of_its_bound() -> None:
+    """Of as many as it was set on, those refused are too few for chance; of a handful, none is."""
+    sure = np.linspace(0, 1, 233)
+    refused = int((sure < bounded(sure)).sum())
+    share = extract.WRONGLY_REFUSED
+    assert binom.cdf(refused, 233, share) <= 1 - extract.CONFIDENCE
+    assert binom.cdf(refused + 1, 233, share) > 1 - extract.CONFIDENCE
+    assert bounded(np.array([0.3, 0.2, 0.9])) == 0.2
+
+
+def test_articles_are_judged_by_a_fit_that_has_not_seen_them() -> None:
+    """What is known of an article's questions changes nothing in how sure one is of them."""
+    made = [*examples(60, True, 0), *examples(60, False, 1)]
+    told = [replace(e, title=f"Article {n % 12}") for n, e in enumerate(made)]
+    own = np.array([e.title == "Article 3" for e in told])
+    other = [
+        replace(e, present=not e.present) if mine else e for e, mine in zip(told, own, strict=True)
+    ]
+    before, after = unseen(told), unseen(other)
+    assert np.array_equal(before[own], after[own])
+    assert not np.array_equal(before[~own], after[~own])
+
+
+def test_a_run_writes_weights_and_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From question files to weights and a card; a run that was stopped asks only what is left."""
+    monkeypatch.chdir(tmp_path)  # examples go to .runs of where one stands
     english = [
         ("Harbour", "The harbour of Varnholm was built in 1874. It is deep.", "1874"),
         ("Tower", "The tower of Kelso is 41 metres tall. It is red.", "41 metres"),
@@ -211,3 +237,11 @@ def test_a_run_writes_weights_and_card(tmp_path: Path) -> None:
     card = (out / "card.md").read_text(encoding="utf-8")
     named = [name in card for names in extract.FILES.values() for name in names]
     assert (values["revision"] in lines[-1], values["revision"] in card, all(named)) == (True,) * 3
+    kept = sorted((tmp_path / WORK).glob("*.jsonl"))
+    whole = {path: path.read_bytes() for path in kept}
+    assert len(whole) == 8
+    kept[0].write_bytes(whole[kept[0]][:-9])  # killed in the middle of a line
+    kept[1].unlink()
+    list(extract.run(tmp_path / "data", out, 20, settings(tmp_path)))
+    assert json.loads((out / "weights.json").read_text(encoding="utf-8")) == values
+    assert {path: path.read_bytes() for path in kept} == whole
