@@ -83,8 +83,14 @@ class Quoting:
         for name in KEPT:
             if (self._start / name).exists():
                 shutil.copyfile(self._start / name, folder / name)
-        fits = self._calibrate(self._model)
-        told = {"languages": {k: dict(v) for k, v in fits.items()}, "phrases": self._layout.phrases}
+        before, fits = calibration(self._start), self._calibrate(self._model)
+        told = {
+            "languages": {  # how readily it goes on is learnt: another bar would undo that
+                lang: {**fit, **({"more": before[lang].more} if lang in before else {})}
+                for lang, fit in fits.items()
+            },
+            "phrases": self._layout.phrases,
+        }
         text = json.dumps(told, indent=1)
         (folder / CALIBRATION).write_text(text + "\n", encoding="utf-8")
 

@@ -92,11 +92,19 @@ class Reader:
 
 
 def sample(
-    reader: Reader, paths: Paths, temperature: float, top_p: float, seed: int, begun: Path = ()
+    reader: Reader,
+    paths: Paths,
+    temperature: float,
+    top_p: float,
+    seed: int,
+    begun: Path = (),
+    more: float | None = None,
 ) -> Answer:
     """Draw an answer, or take the likeliest token each time where `temperature` is 0.
 
-    `begun` are tokens decided already; they get the log-probs of decisions nonetheless.
+    `begun` are tokens decided already; they get the log-probs of decisions nonetheless. With `more`
+    an answer that is not drawn goes on, to the likeliest other token, where not to end is more
+    probable than this.
     """
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same on every device
     path: Path = ()
@@ -110,10 +118,21 @@ def sample(
                 logprob = float(torch.log_softmax(logits, 0)[at])
             else:
                 at, logprob = draw(logits, temperature, top_p, generator)
+                if more is not None and temperature == 0 and paths.end in allowed:
+                    at, logprob = _stop_or_go(logits, allowed.index(paths.end), more)
             token = allowed[at]
         path = (*path, token)
         logprobs.append(logprob)
     return Answer(path, tuple(logprobs), reader.forwards)
+
+
+def _stop_or_go(logits: Tensor, end: int, more: float) -> tuple[int, float]:
+    """The end, or the likeliest of the others where one of them is more probable than `more`."""
+    logprobs = torch.log_softmax(logits, 0)
+    if 1 - float(logprobs[end].exp()) <= more:
+        return end, float(logprobs[end])
+    at = int(torch.where(torch.arange(len(logits)) == end, -torch.inf, logits).argmax())
+    return at, float(logprobs[at])
 
 
 def beam(reader: Reader, paths: Paths, width: int, begun: Path = ()) -> Answer:

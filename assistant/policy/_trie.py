@@ -36,7 +36,9 @@ class Paths:
         clashes: Sequence[frozenset[int]] = (),
     ) -> None:
         self._pieces = (*options, *alone)
-        self._count, self._end, self._most = len(options), end, most
+        self._count, self._most = len(options), most
+        #: The token after the last piece.
+        self.end = end
         self._clashes = clashes or [frozenset[int]()] * len(options)
         self._whole = {piece: number for number, piece in enumerate(self._pieces)}
         #: Beginning of a piece -> next token -> the pieces that go on so.
@@ -74,7 +76,7 @@ class Paths:
             yield found
             if token not in found:
                 raise ValueError(f"token {token} is not among {found[:8]}")
-            ended = not piece and token == self._end
+            ended = not piece and token == self.end
             piece = (*piece, token)
             if piece in self._whole:
                 chosen.append(self._whole[piece])
@@ -106,7 +108,7 @@ class Paths:
 
     def path(self, chosen: Sequence[int]) -> Path:
         """The answer that is made of these pieces; the way back from `chosen`."""
-        return (*(token for number in chosen for token in self._pieces[number]), self._end)
+        return (*(token for number in chosen for token in self._pieces[number]), self.end)
 
     def forced(self, path: Sequence[int]) -> Path:
         """The run of tokens that must follow."""
@@ -127,11 +129,11 @@ class Paths:
 
     def _following(self, chosen: Sequence[int], piece: Path) -> Path:
         if chosen and (chosen[-1] >= self._count or len(chosen) == self._most):
-            return (self._end,)
+            return (self.end,)
         barred = {*chosen, *(j for i in chosen for j in self._clashes[i])}
         if chosen:
             barred.update(range(self._count, len(self._pieces)))
         found = {token for token, pieces in self._next[piece].items() if pieces - barred}
         if chosen and not piece:
-            found.add(self._end)
+            found.add(self.end)
         return tuple(sorted(found))

@@ -54,13 +54,15 @@ class Calibration:
     """Of one language: sigmoid(scale * logit(1 - p(abstain)) + ranked * logit(sure) + offset).
 
     `sure` is the linear model's probability that a sentence answers (`_quoting.Shown`): two that
-    err on other questions are better calibrated together (stacking: Wolpert 1992).
+    err on other questions are better calibrated together (stacking: Wolpert 1992). A further
+    sentence is said where it is more probable than `more` that one is needed.
     """
 
     scale: float = 1.0
     offset: float = 0.0
     threshold: float = 0.5
     ranked: float = 0.0
+    more: float = 0.5
 
     def knowing(self, sure: float) -> Calibration:
         """The same for evidence of which the linear model makes `sure`."""
@@ -222,8 +224,8 @@ def decide(
     begun = layout.opening(logits, abstains=confidence < minimum, drawn=drawn)
     if beams > 1 and not drawn:
         return beam(reader, paths, beams, begun), confidence
-    found = sample(reader, paths, sampling.temperature, sampling.top_p, sampling.seed, begun)
-    return found, confidence
+    drawing = sampling.temperature, sampling.top_p, sampling.seed
+    return sample(reader, paths, *drawing, begun, fit.more), confidence
 
 
 def _deltas(
@@ -296,7 +298,7 @@ def calibration(folder: Path) -> dict[str, Calibration]:
     """What calibration.json of a folder says, nothing where there is none.
 
     Raises:
-        ModelNotFound: it is not `{"languages": {language: {scale, offset, threshold, ranked}}}`.
+        ModelNotFound: it is not `{"languages": {language: {field of Calibration: number}}}`.
     """
     return _calibrated(folder)[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from scipy.optimize import minimize
 from scipy.stats import rankdata
 from transformers import LlamaForCausalLM
 
-from assistant.policy._decode import decisions
+from assistant.policy._decode import Reader, decisions, sample
 from assistant.policy._quoting import Layout, logit
 from assistant.policy._ranker import answerable
 from assistant.policy._signs import LANGUAGES
@@ -26,6 +27,8 @@ Array = NDArray[np.float64]
 #: Share of answerable questions that the threshold may refuse.
 WRONGLY_REFUSED = 0.05
 LEAST_SCALE = 0.05
+#: Sentences of an answer to a question that one sentence answers, on average at the most.
+SENTENCES = 1.35
 #: Drills read together.
 AT_ONCE = 16
 
@@ -70,7 +73,7 @@ class Exam:
         held: Sequence[Lesson],
         weights: dict[str, Weights],
         layout: Layout,
-        dtype: torch.dtype,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self._layout, self._dtype = layout, dtype
         self._drills = [plain(x, weights[x.lang], layout) for x in held]
@@ -96,6 +99,35 @@ class Exam:
                 )
             )
         return found
+
+    def calibration(self, model: LlamaForCausalLM) -> dict[str, dict[str, float]]:
+        """What calibration.json says of a network, by language; see `calibrate` and `further`."""
+        fits = calibrate(self.marks(model))
+        going = self.going(model)
+        return {lang: fit | {"more": further(going[lang])} for lang, fit in fits.items()}
+
+    def going(self, model: LlamaForCausalLM) -> dict[str, list[list[float]]]:
+        """How probable it is after each sentence that a further one is needed, by language.
+
+        Of the likeliest sentences of questions that one sentence answers, on articles that nothing
+        which answers has learnt from, or else on all that are held out.
+        """
+        found: dict[str, list[list[float]]] = {}
+        for lang in LANGUAGES:
+            rows = [
+                (lesson, drill)
+                for lesson, drill in zip(self._lessons, self._drills, strict=True)
+                if lesson.lang == lang and any(lesson.right)
+            ]
+            unseen = [(lesson, drill) for lesson, drill in rows if lesson.unseen]
+            found[lang] = [self._going(model, drill) for _, drill in unseen or rows]
+        return found
+
+    def _going(self, model: LlamaForCausalLM, drill: Drill) -> list[float]:
+        reader, begun = Reader(model, drill.ids), (self._layout.cite,)
+        answer = sample(reader, drill.paths, 0.0, 1.0, 0, begun, more=-1.0)
+        pieces = drill.paths.pieces(answer.path)
+        return [math.exp(answer.logprobs[end]) for _, _, end in pieces[:-1]]
 
     def _asked(self, model: LlamaForCausalLM) -> Iterator[tuple[list[int], float, str]]:
         """Of each drill the labels, likeliest first, the logit of quoting, and the phrase said."""
@@ -217,6 +249,18 @@ def calibrate(marks: Sequence[Mark]) -> dict[str, dict[str, float]]:
             "scale": scale, "ranked": ranked, "offset": offset, "threshold": threshold,
         }  # fmt: skip
     return found
+
+
+def further(going: Sequence[Sequence[float]], mean: float = SENTENCES) -> float:
+    """The least probability in [0, 1] to go on at, so that answers have `mean` sentences at most.
+
+    Args:
+        going: of each answer, how probable it is after each sentence that a further one is needed.
+        mean: sentences of an answer, on average.
+    """
+    least = [min(chances[: at + 1]) for chances in going for at in range(len(chances))]
+    extra = int((mean - 1) * len(going))
+    return sorted(least, reverse=True)[extra] if extra < len(least) else 0.0
 
 
 def _cost(values: Array, signs: Array, rows: Array) -> float:

@@ -10,8 +10,10 @@ allowed: the mean over decisions of a step.
 
 It begins with the newest pretraining checkpoint of .runs/policy, else with the weights in
 OUT/policy, else with random ones. At the end the confidence is calibrated for each language
-(logistic regression of "the evidence answers" on the logit of quoting), and the threshold set where
-at most one in twenty answerable questions is refused, on articles that were never trained on.
+(logistic regression of "the evidence answers" on the logit of quoting), the threshold set where at
+most one in twenty answerable questions is refused, and the probability at which a further sentence
+is said so that answers stay short, all on articles that were never trained on. `train calibrate`
+does this alone, for a linear ranker that was fitted anew.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from retrieval.fit._loop import Loop
 from retrieval.fit._student import precision
 from rlhf.errors import TrainingError
 from rlhf.fit._drills import Drill, varied
-from rlhf.fit._exam import Exam, Mark, calibrate, report
+from rlhf.fit._exam import Exam, Mark, report
 from rlhf.fit._lessons import Lesson, make, readers, taught
 from rlhf.fit._network import configuration, export, network, parts
 from rlhf.fit.pretrain import WORK
@@ -99,11 +101,19 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     yield from trainer.run()
     marks = trainer.exam.marks(trainer.model)
     export(trainer.model, folder)
-    told = {"languages": calibrate(marks), "phrases": PHRASEBOOK}
-    text = json.dumps(told, indent=1, sort_keys=True)
-    (folder / CALIBRATION).write_text(text + "\n", encoding="utf-8")
+    calibrated(trainer.exam, trainer.model, PHRASEBOOK, folder)
     (folder / "card.md").write_text(_card(folder, plan, known, trainer, marks), encoding="utf-8")
     yield f"written to {folder}"
+
+
+def calibrated(
+    exam: Exam, model: LlamaForCausalLM, phrases: Sequence[str], folder: Path
+) -> dict[str, dict[str, float]]:
+    """Write calibration.json of a network that learnt these phrases; returns its fits."""
+    fits = exam.calibration(model)
+    text = json.dumps({"languages": fits, "phrases": phrases}, indent=1, sort_keys=True)
+    (folder / CALIBRATION).write_text(text + "\n", encoding="utf-8")
+    return fits
 
 
 class Trainer:

@@ -90,6 +90,29 @@ def test_what_was_decided_before_is_kept() -> None:
     assert drawn.logprobs[0] < 0
 
 
+def test_it_goes_on_where_a_further_piece_is_probable_enough() -> None:
+    """At every bar the answer ends where not to end is less probable; what is drawn has no bar."""
+    tree = Paths([(1, 2), (1, 3), (1, 4), (1, 5)], [(9,)], END, 3)
+    lengths = []
+    for more in (-1.0, 0.1, 0.5, 0.9, 1.0):
+        found = sample(Reader(MODEL, PROMPT), tree, 0, 1.0, 0, (1,), more)
+        pieces = tree.pieces(found.path)
+        lengths.append(len(pieces))
+        for _, _, at in pieces[:2]:
+            ends = torch.tensor(found.logprobs[at]).exp()
+            going = float(1 - ends if found.path[at] == END else ends)
+            assert (going > more) == (found.path[at] != END)
+            if found.path[at] == END:
+                break
+    assert lengths[0] == 3
+    assert lengths[-1] == 1
+    assert lengths == sorted(lengths, reverse=True)
+    greedy = sample(Reader(MODEL, PROMPT), tree, 0, 1.0, 0, (1,))
+    assert greedy == sample(Reader(MODEL, PROMPT), tree, 0, 1.0, 0, (1,), 0.5)
+    drawn = sample(Reader(MODEL, PROMPT), tree, 1.0, 1.0, 3, (1,))
+    assert drawn == sample(Reader(MODEL, PROMPT), tree, 1.0, 1.0, 3, (1,), 1.0)
+
+
 def test_reading_on_equals_reading_anew() -> None:
     """What is kept of earlier passes changes no logits, whether a path goes on or starts over."""
     reader = Reader(MODEL, PROMPT)

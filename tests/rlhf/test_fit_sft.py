@@ -25,7 +25,7 @@ from rlhf.errors import TrainingError
 from rlhf.fit import _asked, _drills, _lessons
 from rlhf.fit._asked import plan
 from rlhf.fit._drills import READ_BEFORE, plain, varied
-from rlhf.fit._exam import Mark, auroc, calibrate, ranked, report
+from rlhf.fit._exam import Mark, auroc, calibrate, further, ranked, report
 from rlhf.fit._kinds import SUMMARIES
 from rlhf.fit._lessons import Lesson, lessons, make, marked, readers, taught
 from rlhf.fit.sft import PHRASEBOOK, Plan, Trainer, begin, loss
@@ -394,6 +394,37 @@ def test_who_knows_better_counts_more() -> None:
     assert fit == calibrate(told)["en"]
     assert fit["ranked"] > 2 > 5 * fit["scale"]
     assert calibrate(fooled)["en"]["ranked"] < 0.5
+
+
+def test_answers_are_as_long_as_the_bar_lets_them() -> None:
+    """The least bar at which the mean is kept; without a further sentence any bar will do."""
+    draw = np.random.default_rng(3)
+    going = [draw.uniform(size=2).tolist() for _ in range(200)]
+
+    def mean(bar: float) -> float:
+        return float(np.mean([1 + (a > bar) + (a > bar and b > bar) for a, b in going]))
+
+    bar = further(going, 1.4)
+    assert mean(bar) == pytest.approx(1.4, abs=0.005)
+    assert mean(bar) <= 1.4 < mean(bar - 0.02)
+    assert further(going, 3.0) == 0
+    assert further([[], []]) == 0
+
+
+def test_the_bar_is_fitted_on_questions_of_one_sentence(tmp_path: Path) -> None:
+    """Of each language; those that nothing has learnt from where there are any."""
+    made = trainer(tmp_path)
+    going = made.exam.going(made.model)
+    rows = [x for x in KNOWN if x.held and any(x.right)]
+    assert {lang: len(found) for lang, found in going.items()} == {
+        lang: sum(x.lang == lang for x in rows) for lang in ("en", "zh")
+    }
+    assert all(len(chances) == 2 and all(0 < p < 1 for p in chances) for chances in going["en"])
+    first = next(x for x in rows if x.lang == "en")
+    some = trainer(tmp_path, known=[replace(x, unseen=x is first) for x in KNOWN])
+    assert len(some.exam.going(some.model)["en"]) == 1
+    fits = made.exam.calibration(made.model)
+    assert fits["en"]["more"] == further(going["en"])
 
 
 def save(path: Path, rows: Sequence[Mapping[str, object]]) -> None:

@@ -394,6 +394,20 @@ def test_what_a_run_saves_in_half_precision_can_be_trained_again(tmp_path: Path)
         assert torch.equal(value, stored[name].float())
 
 
+def test_how_readily_a_policy_goes_on_is_not_set_anew(tmp_path: Path) -> None:
+    """The bar is its parent's, so that what was learnt about length shows; the rest is fitted."""
+    start, model = quoters.save(tmp_path / "start"), quoters.network()
+    layout = Layout(quoters.tokenizer())
+    told = {"languages": {"en": {"scale": 3.0, "more": 0.2}}}
+    (start / "calibration.json").write_text(json.dumps(told), encoding="utf-8")
+    fitted = {"en": {"scale": 2.0, "threshold": 0.1}, "zh": {"scale": 1.5}}
+    Quoting(start, model, layout, lambda _: fitted).save(tmp_path / "made")
+    assert quote.calibration(tmp_path / "made") == {
+        "en": quote.Calibration(2.0, threshold=0.1, more=0.2),
+        "zh": quote.Calibration(1.5),
+    }
+
+
 def test_a_run_may_imitate_in_place_of_ppo(tmp_path: Path) -> None:
     """What the reward finds best is said more often; cancelled and resumed, it is the same run."""
 
