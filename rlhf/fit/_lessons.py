@@ -125,14 +125,20 @@ class Lesson:
         return Evidence(found, matrix, tuple(self.rarest[i] for i in kept), self.terms)
 
 
-def make(data: Path, folder: Path, count: int, settings: Settings) -> Iterator[str]:
+def make(
+    data: Path, folder: Path, count: int, settings: Settings, *, held: bool = False
+) -> Iterator[str]:
     """Make the lessons of the first `count` questions, those that `folder` lacks; yields lines.
+
+    With `held`, only those that are not trained on.
 
     Raises:
         TrainingError: a training file is missing or malformed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    asked = plan(data)[:count]
+    asked = [row for row in plan(data)[:count] if row.held or not held]
+    if not asked:
+        raise TrainingError(f"none of {count} questions is held out; make lessons of more of them")
     state: dict[str, object] = {"version": VERSION, "passages": settings.policy.passages}
     if not {row.id for row in asked} - _done(folder, state):
         return

@@ -15,7 +15,6 @@ from pathlib import Path
 from assistant.config import Settings
 from assistant.policy.extract import ranker
 from assistant.policy.quote import CALIBRATION
-from rlhf.errors import TrainingError
 from rlhf.fit._exam import Exam, report
 from rlhf.fit._lessons import make, readers, taught
 from rlhf.fit.loop import network
@@ -36,17 +35,15 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
         settings: of the retrieval that brings the evidence; they name the device.
 
     Raises:
-        TrainingError: there is no policy, or a training file is missing or malformed.
+        TrainingError: there is no policy, a training file is missing or malformed, or none of so
+            few questions is held out.
     """
     folder = out.with_name("policy")
     model, layout = network(folder, settings.policy.device)
     where, count = WORK / "lessons", limit or Plan().questions
-    yield from make(data, where, count, settings)
+    yield from make(data, where, count, settings, held=True)
     known = taught(data, where, count, phrases=bool(layout.phrases))
-    held = [x for x in known if x.held]
-    if not held:
-        raise TrainingError(f"none of {len(known)} lessons is held out; make more of them")
-    exam = Exam(held, ranker(*readers(where)), layout)
+    exam = Exam([x for x in known if x.held], ranker(*readers(where)), layout)
     fits = calibrated(exam, model.eval(), layout.phrases, folder)
     told = (
         f"Calibrated by `python app.py train calibrate --data FOLDER`; {report(exam.marks(model))}."

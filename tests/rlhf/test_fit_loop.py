@@ -49,7 +49,7 @@ def test_without_weights_the_command_says_what_is_missing(tmp_path: Path) -> Non
 
 def test_the_calibration_is_fitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The weights stay, the card says so once, and what is served reads the new numbers."""
-    monkeypatch.setattr(calibrate, "make", lambda *_: iter(["made"]))
+    monkeypatch.setattr(calibrate, "make", lambda *_, **__: iter(["made"]))
     monkeypatch.setattr(calibrate, "taught", lambda *_, **__: KNOWN)
     monkeypatch.setattr(calibrate, "readers", lambda _: ("", ""))
     folder = quoters.save(tmp_path / "models" / "policy")

@@ -539,6 +539,19 @@ def test_lessons_come_from_the_real_retrieval_and_go_on(
     assert len(path.read_text(encoding="utf-8").splitlines()) == 2
 
 
+def test_lessons_for_a_calibration_are_held_out(data: Path, tmp_path: Path) -> None:
+    """Only they are made; the others may follow."""
+    count = min(60, len(plan(data)))
+    wanted = [row.id for row in plan(data)[:count] if row.held]
+    list(make(data, tmp_path, count, settings(), held=True))
+    made = list(lessons(tmp_path))
+    assert all(x.held for x in made)
+    assert wanted
+    assert {x.id for x in made} == {*wanted}
+    list(make(data, tmp_path, count, settings()))
+    assert {x.id for x in lessons(tmp_path)} > {*wanted}
+
+
 def test_missing_lessons_are_named(tmp_path: Path) -> None:
     """And so are damaged ones."""
     with pytest.raises(TrainingError, match=r"lessons\.jsonl"):
