@@ -188,12 +188,14 @@ def readers(folder: Path) -> tuple[str, str]:
 def taught(data: Path, folder: Path, count: int, *, phrases: bool = False) -> list[Lesson]:
     """The lessons that teach, of the first `count` questions; with `phrases`, those they answer.
 
+    In the order of the questions, whatever the order they were made in.
+
     Raises:
         TrainingError: the file of lessons, or a training file, is missing or malformed.
     """
-    wanted = {row.id for row in plan(data)[:count]}
+    wanted = {row.id: number for number, row in enumerate(plan(data)[:count])}
     found = (x for x in lessons(folder) if x.id in wanted and (phrases or not x.phrase))
-    return [x for x in found if x.teaches]
+    return sorted((x for x in found if x.teaches), key=lambda x: wanted[x.id])
 
 
 def lessons(folder: Path) -> Iterator[Lesson]:

@@ -549,7 +549,9 @@ def test_lessons_for_a_calibration_are_held_out(data: Path, tmp_path: Path) -> N
     assert wanted
     assert {x.id for x in made} == {*wanted}
     list(make(data, tmp_path, count, settings()))
-    assert {x.id for x in lessons(tmp_path)} > {*wanted}
+    known = [x.id for x in taught(data, tmp_path, count, phrases=True)]
+    assert {*known} > {*wanted}
+    assert known == sorted(known, key=[row.id for row in plan(data)].index)
 
 
 def test_missing_lessons_are_named(tmp_path: Path) -> None:
