@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 WRONGLY_REFUSED = 0.05
 LEAST_SCALE = 0.05
 #: Sentences of an answer to a question that one sentence answers, on average at the most.
-SENTENCES = 1.35
+SENTENCES = 1.4
 #: Drills read together.
 AT_ONCE = 16
 
