@@ -16,12 +16,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
 from assistant.errors import ConfigError
 from assistant.schema import Citation, PolicyCard, Reply, Turn, Understanding
 from assistant.understand import understand
 from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import IngestSummary
 from retrieval.text import language
+
+#: Share of the answerable questions that a threshold may refuse, and how sure that must be: there
+#: are a few hundred of few articles.
+WRONGLY_REFUSED, CONFIDENCE = 0.05, 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +152,16 @@ def _question(row: object) -> Question:
         bool(row.get("is_impossible")),
         str(row.get("split") or half(str(row.get("title") or row["context"]))),
     )
+
+
+def bounded(sure: NDArray[np.float64]) -> float:
+    """The threshold that with 95 % confidence refuses no more than `WRONGLY_REFUSED` of such.
+
+    The exact binomial test of Clopper and Pearson (1934), as risks are controlled by Angelopoulos
+    et al. (2021, "Learn then test"); of too few to say so, none is refused.
+
+    Args:
+        sure: (n,), of answerable questions that nothing was fitted on.
+    """
+    refused = int(binom.ppf(1 - CONFIDENCE, len(sure), WRONGLY_REFUSED)) - 1
+    return float(np.sort(sure)[max(0, refused)])

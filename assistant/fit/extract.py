@@ -25,13 +25,12 @@ from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.stats import binom
 
 from assistant.build import supporter_of
 from assistant.config import Settings
 from assistant.fit._answers_rows import held
 from assistant.fit._extract_rows import SEED, Example, Marks, examples
-from assistant.fit.base import answerable, read
+from assistant.fit.base import answerable, bounded, read
 from assistant.policy._ranker import ANSWERABLE, FEATURES, Matrix
 from assistant.policy._ranker import answerable as question_features
 from retrieval.knowledge import build_reranker
@@ -48,9 +47,6 @@ SPLITS = ("test", "first")
 #: Questions of each set, where no other number is asked for.
 QUESTIONS = 1200
 L2 = 1e-2
-#: Share of the answerable questions of any one file that the threshold may refuse, and how sure
-#: that must be: a file has a few hundred questions of few articles.
-WRONGLY_REFUSED, CONFIDENCE = 0.05, 0.95
 #: Parts of the articles, of which each is judged by a fit on the others.
 FOLDS = 5
 
@@ -193,16 +189,6 @@ def unseen(examples: Sequence[Example]) -> Matrix:
 def _fold(example: Example, number: int) -> int:
     name = example.title or str(number)
     return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) % FOLDS
-
-
-def bounded(sure: Matrix) -> float:
-    """The threshold that with 95 % confidence refuses no more than `WRONGLY_REFUSED` of such.
-
-    The exact binomial test of Clopper and Pearson (1934), as risks are controlled by Angelopoulos
-    et al. (2021, "Learn then test"); of too few to say so, none is refused.
-    """
-    refused = int(binom.ppf(1 - CONFIDENCE, len(sure), WRONGLY_REFUSED)) - 1
-    return float(np.sort(sure)[max(0, refused)])
 
 
 def _area(high: Matrix, low: Matrix) -> float:

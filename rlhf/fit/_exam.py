@@ -13,6 +13,7 @@ from scipy.optimize import minimize
 from scipy.stats import rankdata
 from transformers import LlamaForCausalLM
 
+from assistant.fit.base import bounded
 from assistant.policy._decode import Reader, decisions, sample
 from assistant.policy._quoting import Layout, logit
 from assistant.policy._ranker import answerable
@@ -24,8 +25,6 @@ from rlhf.fit._lessons import Lesson
 
 Array = NDArray[np.float64]
 
-#: Share of answerable questions that the threshold may refuse.
-WRONGLY_REFUSED = 0.05
 LEAST_SCALE = 0.05
 #: Sentences of an answer to a question that one sentence answers, on average at the most.
 SENTENCES = 1.4
@@ -244,10 +243,8 @@ def calibrate(marks: Sequence[Mark]) -> dict[str, dict[str, float]]:
         fit = minimize(_cost, start, (signs, rows), method="L-BFGS-B", bounds=bounds)
         scale, ranked, offset = map(float, fit.x)
         sure = 1 / (1 + np.exp(-(rows @ fit.x[:2] + offset)))
-        threshold = float(np.quantile(sure[there], WRONGLY_REFUSED))
-        found[lang] = {
-            "scale": scale, "ranked": ranked, "offset": offset, "threshold": threshold,
-        }  # fmt: skip
+        fits = {"scale": scale, "ranked": ranked, "offset": offset}
+        found[lang] = fits | {"threshold": bounded(sure[there])}
     return found
 
 

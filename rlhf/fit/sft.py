@@ -10,10 +10,10 @@ allowed: the mean over decisions of a step.
 
 It begins with the newest pretraining checkpoint of .runs/policy, else with the weights in
 OUT/policy, else with random ones. At the end the confidence is calibrated for each language
-(logistic regression of "the evidence answers" on the logit of quoting), the threshold set where at
-most one in twenty answerable questions is refused, and the probability at which a further sentence
-is said so that answers stay short, all on articles that were never trained on. `train calibrate`
-does this alone, for a linear ranker that was fitted anew.
+(logistic regression of "the evidence answers" on the logit of quoting), the threshold set where
+with 95 % confidence at most one in twenty answerable questions is refused, and the probability at
+which a further sentence is said so that answers stay short, all on articles that were never trained
+on. `train calibrate` does this alone, for a linear ranker that was fitted anew.
 """
 
 from __future__ import annotations

@@ -13,11 +13,11 @@ from scipy.stats import binom
 
 from assistant.config import Settings, load
 from assistant.errors import ConfigError
-from assistant.fit import extract
+from assistant.fit import base, extract
 from assistant.fit._extract_rows import WORK, Example
 from assistant.fit._support_places import ASKED
 from assistant.fit.base import Question, answerable, fill, half, left_out, read
-from assistant.fit.extract import bounded, fit, unseen
+from assistant.fit.extract import fit, unseen
 from assistant.policy._ranker import ANSWERABLE, FEATURES, Candidate, Evidence
 from assistant.policy._ranker import answerable as question_features
 from assistant.policy.extract import Weights
@@ -148,7 +148,7 @@ def test_the_fit_tells_what_can_be_answered() -> None:
         ]
         return float(np.mean(np.array(sure) < made.threshold))
 
-    got = (refused(whole) <= extract.WRONGLY_REFUSED + 0.02, refused(half) > 0.8)
+    got = (refused(whole) <= base.WRONGLY_REFUSED + 0.02, refused(half) > 0.8)
     assert (got, "200 answered questions" in line and "200 absent" in line) == ((True, True), True)
 
 
@@ -171,11 +171,11 @@ def test_a_fit_has_what_the_policy_reads() -> None:
 def test_a_threshold_is_sure_of_its_bound() -> None:
     """Of as many as it was set on, those refused are too few for chance; of a handful, none is."""
     sure = np.linspace(0, 1, 233)
-    refused = int((sure < bounded(sure)).sum())
-    share = extract.WRONGLY_REFUSED
-    assert binom.cdf(refused, 233, share) <= 1 - extract.CONFIDENCE
-    assert binom.cdf(refused + 1, 233, share) > 1 - extract.CONFIDENCE
-    assert bounded(np.array([0.3, 0.2, 0.9])) == 0.2
+    refused = int((sure < base.bounded(sure)).sum())
+    share = base.WRONGLY_REFUSED
+    assert binom.cdf(refused, 233, share) <= 1 - base.CONFIDENCE
+    assert binom.cdf(refused + 1, 233, share) > 1 - base.CONFIDENCE
+    assert base.bounded(np.array([0.3, 0.2, 0.9])) == 0.2
 
 
 def test_articles_are_judged_by_a_fit_that_has_not_seen_them() -> None:

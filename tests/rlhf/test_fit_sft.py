@@ -361,7 +361,7 @@ def test_the_exam_hears_phrases(tmp_path: Path) -> None:
     assert any(m.said[0] for m in made.exam.marks(made.model))
 
 
-def test_thresholds_refuse_one_in_twenty_that_has_an_answer() -> None:
+def test_thresholds_surely_refuse_at_most_one_in_twenty_that_has_an_answer() -> None:
     """The confidence rises with the logit; a language without both kinds gets none."""
     draw = np.random.default_rng(1)
     there = [Mark("en", True, (True, True), (True, True), (v, v)) for v in draw.normal(1, 1, 400)]
@@ -371,7 +371,7 @@ def test_thresholds_refuse_one_in_twenty_that_has_an_answer() -> None:
     fit = fits["en"]
     both = fit["scale"] + fit["ranked"]
     sure = [1 / (1 + np.exp(-(both * m.sure[0] + fit["offset"]))) for m in there]
-    assert np.mean(np.array(sure) < fit["threshold"]) == pytest.approx(0.05, abs=0.005)
+    assert 0.025 < np.mean(np.array(sure) < fit["threshold"]) < 0.04
     assert both == pytest.approx(2, abs=0.4)
     assert (
         auroc([m.sure[0] for m in [*there, *gone]], [m.answerable for m in [*there, *gone]]) > 0.9
