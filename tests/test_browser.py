@@ -475,6 +475,8 @@ def test_copying_is_noted_and_changes_nothing(site: Site, visit: Callable[..., A
     assert page.evaluate("navigator.clipboard.readText()").startswith("Supported formats")
     page.wait_for_timeout(300)
     assert page.locator(".toast-body").count() == 0
+    playwright.expect(answer).to_contain_text("Supported formats")
+    playwright.expect(page.locator(".pl-card").first).to_be_visible()
 
 
 def test_an_action_that_fails_says_so(site: Site, visit: Callable[..., Any]) -> None:

@@ -178,6 +178,8 @@ def guarded(work: Handler, show: Callable[..., Updates]) -> Handler:
     def run(*arguments: Any) -> Play:
         try:
             with closing(work(*arguments)) as play:
+                # Gradio empties every region where nothing is yielded at all
+                yield _or_skip(next(play, {}))
                 for updates in play:
                     yield _or_skip(updates)
         except Exception as error:
