@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from assistant.answering import Answerer
 from assistant.config import Settings
 from assistant.fit.base import Question, fill, left_out, sample
-from assistant.policy._ranker import ANSWERS, FEATURES, Evidence, weigh
+from assistant.policy._ranker import ANSWERS, FEATURES, READS, Evidence, weigh
 from assistant.policy.base import Resources
 from assistant.schema import Prompt
 from retrieval.knowledge import open_knowledge
@@ -76,7 +76,8 @@ def examples(
     try:
         reader = knowledge.reranker
         models = knowledge.embedder.id, reader.id if reader else "", answerer.id if answerer else ""
-        about = [models, FEATURES, settings.policy.passages, [asdict(q) for q in (*kept, *asked)]]
+        size = settings.policy.passages
+        about = [models, FEATURES, READS, size, [asdict(q) for q in (*kept, *asked)]]
         path = WORK / (hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16] + ".jsonl")
         done = _done(path)
         if len(done) < len(asked):
@@ -84,7 +85,7 @@ def examples(
             lent = Resources(knowledge.embedder, knowledge.rarity, reader, answerer)
             with path.open("a", encoding="utf-8") as lines:
                 for question in asked[len(done) :]:
-                    passages = knowledge.search(question.text, settings.policy.passages)
+                    passages = knowledge.search(question.text, size)
                     done.append(_weighed(question, passages, where, lent, not absent))
                     lines.write(json.dumps(done[-1]) + "\n")
         for question, row in zip(asked, done, strict=True):

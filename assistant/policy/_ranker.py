@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from assistant.answering import asked_of, grown
+from assistant.policy._asked import shows, wanted
 from assistant.policy.base import Resources
 from assistant.schema import Prompt
 from assistant.support import units
 from retrieval.schema import Passage
-from retrieval.text import is_stop, query_terms, sentences, simplified, terms
+from retrieval.text import is_stop, query_terms, sentences, terms
 
 FEATURES = (
     "sentence_cosine",
@@ -68,6 +69,9 @@ _ORDINAL = re.compile(r"\(?\d{1,2}[.)、）]\s*(?=\D)")
 
 #: Sentences compared by vector at most; the rest are far behind by their words already.
 SHORTLIST = 24
+#: Those of them that the reranker reads, likeliest first by words and vector. For 99 % of 2,800
+#: questions the best of 12 is that of 24, and it is right as often.
+READS = 12
 
 Matrix = NDArray[np.float64]
 
@@ -94,89 +98,6 @@ class Evidence:
     matrix: Matrix
     rarest: tuple[bool, ...]
     terms: int
-
-
-_KINDS: tuple[tuple[re.Pattern[str], re.Pattern[str]], ...] = (
-    (
-        re.compile(r"\b(when|what (year|date|month|day|century)|which year)\b", re.I),
-        re.compile(
-            r"\d{3,4}|\b(january|february|march|april|may|june|july|august|september|october|"
-            r"november|december|century|monday|tuesday|wednesday|thursday|friday|saturday|sunday|"
-            r"spring|summer|autumn|winter|today|yesterday)\b",
-            re.I,
-        ),
-    ),
-    (
-        re.compile(
-            r"\bhow (many|much|long|old|far|high|tall|big|large|often|fast|deep)\b|"
-            r"\bwhat (percent|percentage|number|size|age|amount|distance)\b",
-            re.I,
-        ),
-        re.compile(
-            r"\d|\b(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundred|"
-            r"thousand|million|billion|half|twice|dozen|several|many|once)\b",
-            re.I,
-        ),
-    ),
-    (
-        re.compile(r"\b(who|whom|whose)\b", re.I),
-        re.compile(r"(?<!^)(?<![.!?] )\b[A-Z][\w’'-]+"),
-    ),
-    (
-        re.compile(r"\bwhere\b|\bwhat (city|country|state|place|location)\b", re.I),
-        re.compile(r"(?<!^)(?<![.!?] )\b[A-Z][\w’'-]+|\b(in|at|on|near|to|from) the\b"),
-    ),
-    (
-        re.compile(r"\bwhy\b|\bwhat (reason|cause|caused)\b", re.I),
-        re.compile(
-            r"\b(because|since|due to|as a result|so that|in order to|to avoid|reason|cause|led to|"
-            r"therefore)\b",
-            re.I,
-        ),
-    ),
-    (
-        re.compile(r"\bhow (do|can|to|should|does|did|is|are|was)\b", re.I),
-        re.compile(r"\b(by|using|use|run|with|through|via|click|press|set|add|call|type)\b", re.I),
-    ),
-    (
-        re.compile("何时|什么时候|哪一?年|哪天|几月|哪个世纪|何年|哪一天|年份|日期"),
-        re.compile("[0-9〇零一二三四五六七八九十]+[年月日]|世纪|年代|时期"),
-    ),
-    (
-        re.compile(
-            "多少|几[个人位名种次年天条座家支岁级部]|多[长大高远久重深宽]|第几|人口|面积|比例"
-        ),
-        re.compile("[0-9]|[一二三四五六七八九十百千万亿两]+[个人位名种次年天条座家支岁级部米公里]"),
-    ),
-    (
-        re.compile("谁|何人|哪[一]?[位个]人|什么人|作者|导演|创始人"),
-        re.compile("·|[父母妻夫儿女兄弟]|人|者|家|[王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗]"),
-    ),
-    (
-        re.compile("哪里|哪儿|何处|在哪|什么地方|哪[个一]?[个]?(国家|城市|省|县|地区|国)|位于"),
-        re.compile("[省市县区国州岛港村镇山湖河海]|位于|地区"),
-    ),
-    (
-        re.compile("为什么|为何|原因|缘故|为甚么"),
-        re.compile("因为|由于|所以|因此|为了|原因|导致|以致|使得|因"),
-    ),
-    (
-        re.compile("如何|怎么|怎样|怎麼|方法|步骤"),
-        re.compile("可以|使用|通过|运行|执行|点击|选择|设置|添加|输入|调用|用"),
-    ),
-    (
-        re.compile(
-            r"^\W*what(['’]s| is| are| does) (the |an? )?[^?]{1,40}( for| used for| mean| do)?\W*$|"
-            r"什么是|是什么|做什么|干什么|是啥|什么意思|指什么|的定义",
-            re.I,
-        ),
-        re.compile(
-            r"\b(is|are) (an?|the|used|designed|intended)\b|\b(means|refers to|allows|lets)\b|"
-            r"是一|是指|指的是|用于|用来|意味着|允许|可以让|让我们",
-            re.I,
-        ),
-    ),
-)
 
 
 def candidates(passages: Sequence[Passage]) -> list[Candidate]:
@@ -214,15 +135,15 @@ def weigh(prompt: Prompt, resources: Resources) -> Evidence | None:
     kept = words.shortlist(SHORTLIST)
     short = [found[i] for i in kept]
     cosines, passage_cosines = _cosines(prompt, short, resources)
-    read = _read(prompt, short, resources)
+    cheap = [words.cheap(i) + cosine for i, cosine in zip(kept, cosines, strict=True)]
+    read = _read(prompt, short, cheap, resources)
     likely = read if resources.reranker else [words.sentence[i] for i in kept]
     answers = _answers(prompt, short, likely, resources)
-    folded = simplified(prompt.question)
-    kind = next((answer for asks, answer in _KINDS if asks.search(folded)), None)
+    kind = wanted(prompt.question)
     rows = []
     for i, candidate, cosine, *logits in zip(kept, short, cosines, read, answers, strict=True):
         p = candidate.passage
-        fits = _fits(kind, candidate.text, prompt.question)
+        fits = shows(kind, candidate.text, prompt.question)
         rows.append(
             (
                 cosine,
@@ -269,12 +190,12 @@ class _Words:
 
     def shortlist(self, size: int) -> list[int]:
         """Indices of the sentences worth a vector: a bound on the time a question takes."""
-        cheap = [
-            s + 0.5 * self.passage[c.passage] + 0.5 * self._scores[c.passage]
-            for s, c in zip(self.sentence, self.found, strict=True)
-        ]
-        best = sorted(range(len(cheap)), key=lambda i: -cheap[i])[:size]
-        return sorted(best)
+        return sorted(sorted(range(len(self.found)), key=lambda i: -self.cheap(i))[:size])
+
+    def cheap(self, i: int) -> float:
+        """How likely a sentence is to be quoted, by words and by what found its passage."""
+        p = self.found[i].passage
+        return self.sentence[i] + 0.5 * self.passage[p] + 0.5 * self._scores[p]
 
     def around(self, i: int) -> float:
         """Coverage by a sentence together with its neighbours: what "it" stands for."""
@@ -333,19 +254,23 @@ def answerable(evidence: Evidence, scores: Matrix) -> Matrix:
     )
 
 
-def _fits(kind: re.Pattern[str] | None, sentence: str, question: str) -> bool:
-    if kind is None:
-        return False
-    asked = question.lower()
-    return any(match.group().lower() not in asked for match in kind.finditer(simplified(sentence)))
+def _read(
+    prompt: Prompt, found: Sequence[Candidate], likely: Sequence[float], resources: Resources
+) -> list[float]:
+    """The reranker's logit of each sentence; zero where there is no reranker.
 
-
-def _read(prompt: Prompt, found: Sequence[Candidate], resources: Resources) -> list[float]:
-    """The reranker's logit of each sentence; zero where there is no reranker."""
+    The likeliest ones are read; others get the lowest logit.
+    """
     if resources.reranker is None:
         return [0.0] * len(found)
-    chance = resources.reranker.rank(prompt.question, [c.text for c in found]).astype(np.float64)
-    return [float(v) for v in np.log(chance / (1 - chance))]
+    best = sorted(range(len(found)), key=lambda i: -likely[i])[:READS]
+    texts = [found[i].text for i in best]
+    chance = resources.reranker.rank(prompt.question, texts).astype(np.float64)
+    logits = np.log(chance / (1 - chance))
+    read = [float(logits.min())] * len(found)
+    for i, logit in zip(best, logits, strict=True):
+        read[i] = float(logit)
+    return read
 
 
 def _answers(

@@ -38,7 +38,7 @@ from rlhf.fit._kinds import PARTIAL, SUMMARIES, Asked
 from rlhf.fit._remembered import Answering, Embedding, Reading
 
 #: Changes whenever the same data would give other lessons.
-VERSION = 4
+VERSION = 5
 #: Share of the questions that are also asked without their paragraph.
 WITHOUT = 0.5
 #: Passages that are searched for one question; how many are shown is a setting.

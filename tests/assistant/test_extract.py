@@ -6,19 +6,22 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from assistant.build import build_assistant
 from assistant.config import PolicySettings, load
 from assistant.dialogue import Assistant
 from assistant.policy import extract
-from assistant.policy._ranker import Candidate
+from assistant.policy._ranker import READ, READS, Candidate, weigh
 from assistant.policy.base import Resources
 from assistant.policy.extract import MOST, WEIGHTS, build, pick, quotes, variant
 from assistant.schema import Delta, Prompt, Sampling
@@ -284,6 +287,30 @@ def test_a_short_command_is_quoted_with_its_sentence() -> None:
     asked = Prompt((), "?", (found,), "en")
     ((_, a, b),) = quotes(asked, [Candidate(0, 0, 9, text[:9])])
     assert text[a:b].strip() == "Run this:\npip install plumbline"
+
+
+def test_the_reranker_reads_the_likeliest_sentences_only() -> None:
+    """Those that cover most of the question; others count as the worst of what was read."""
+    heard: list[str] = []
+
+    class Reader:
+        id = "counting"
+
+        def rank(self, question: str, texts: Sequence[str]) -> NDArray[np.float32]:
+            heard.extend(texts)
+            return np.linspace(0.9, 0.2, len(texts), dtype=np.float32)
+
+    idle = [f"Bird number {n} sings in the tall tree at noon." for n in range(READS + 6)]
+    told = "The pump of hall 9 runs on steam."
+    asked = prompt("What does the pump of hall 9 run on?", " ".join([*idle, told]))
+    evidence = weigh(asked, replace(RESOURCES, reranker=cast(Any, Reader())))
+    assert evidence is not None
+    assert len(heard) == READS
+    assert heard[0] == told
+    read = evidence.matrix[:, READ]
+    assert len(read) == READS + 7
+    assert read[-1] == read.max()
+    assert (read == read.min()).sum() == len(read) - READS + 1
 
 
 def altered(folder: Path, text: str | None) -> str:
