@@ -170,7 +170,7 @@ def test_who_may_not_read_learns_nothing(
     """A document of others reaches neither policy nor reply, nor is it told of in any way."""
     reply, policy = ask(knowledge, home, "What does the director earn?", "director", readers)
     assert sources(reply) == {"given:salaries-2022.md"}
-    assert "90000" not in repr(reply) + repr(policy.prompts)
+    assert "90000 euros" not in repr(reply) + repr(policy.prompts)
     assert "given:salaries.md" not in repr(reply) + repr(policy.prompts)
     gone, _ = ask(knowledge, home, "What does the director earn in zloty?", "zloty", readers)
     assert "No document mentions" not in gone.text
