@@ -98,7 +98,7 @@ class RerankSettings(BaseModel):
     runtime: Literal["auto", "openvino", "torch"] = Field(
         "auto", description="what runs the embedded reranker; auto = OpenVINO where installed"
     )
-    depth: int = Field(20, ge=1, le=500, description="best candidates of the fusion that are read")
+    depth: int = Field(12, ge=1, le=500, description="best candidates of the fusion that are read")
     batch_size: int = Field(16, ge=1, description="texts per forward pass")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="auto = bfloat16 on a GPU or with AMX tiles, else float32"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from assistant.answering import Answerer
 from assistant.config import Settings
 from assistant.fit.base import Question, fill, left_out, sample
-from assistant.policy._ranker import ANSWERS, FEATURES, READS, Evidence, weigh
+from assistant.policy._ranker import ANSWERS, FEATURES, READS, SHORTLIST, Evidence, weigh
 from assistant.policy.base import Resources
 from assistant.schema import Prompt
 from retrieval.knowledge import open_knowledge
@@ -77,7 +77,7 @@ def examples(
         reader = knowledge.reranker
         models = knowledge.embedder.id, reader.id if reader else "", answerer.id if answerer else ""
         size = settings.policy.passages
-        about = [models, FEATURES, READS, size, [asdict(q) for q in (*kept, *asked)]]
+        about = [models, FEATURES, SHORTLIST, READS, size, [asdict(q) for q in (*kept, *asked)]]
         path = WORK / (hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16] + ".jsonl")
         done = _done(path)
         if len(done) < len(asked):

@@ -53,7 +53,7 @@ class Network:
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(streams):
             self._free.put(self._model.create_infer_request())
-        self._streams = streams
+        self.parallel = streams
 
     def run(self, batches: Sequence[tuple[Ids, Ids]]) -> list[Array]:
         """One result for each (ids, mask), both (n, length), in order; safe for several threads."""
@@ -61,7 +61,7 @@ class Network:
             return []
         mine = [self._free.get()]
         try:
-            while len(mine) < min(len(batches), self._streams):
+            while len(mine) < min(len(batches), self.parallel):
                 try:
                     mine.append(self._free.get_nowait())
                 except queue.Empty:

@@ -16,11 +16,14 @@ Ids = NDArray[np.int64]
 Batch = tuple[Ids, Ids]
 #: A batch is padded to multiples of so many texts and tokens: kernels are compiled and kept per
 #: shape, and every new shape would cost time once and memory for good.
-ROWS, COLUMNS = 8, 16
+ROWS, COLUMNS = 4, 16
 
 
 class Network(Protocol):
     """The network, ready to run."""
+
+    #: Batches that it runs side by side.
+    parallel: int
 
     def run(self, batches: Sequence[Batch]) -> list[Array]:
         """One result for each (ids, mask), both (n, length), in order."""
@@ -52,22 +55,45 @@ def network(
     return made
 
 
-def batches(found: Sequence[Sequence[int]], size: int) -> tuple[list[Batch], list[list[int]]]:
-    """Token ids as batches of like length, and the rows that each batch holds.
+def rows(runner: Network, found: Sequence[Sequence[int]], size: int, width: int) -> Array:
+    """The network's result (len(found), width) for token ids, in batches of `size` at most."""
+    parts = _parts(found, size, runner.parallel)
+    result = np.zeros((len(found), width), dtype=np.float32)
+    made = [_padded([found[i] for i in part]) for part in parts]
+    for some, part in zip(runner.run(made), parts, strict=True):
+        result[part] = some[: len(part)]
+    return result
 
-    A batch may have more rows than were asked for: the last ones are padding. A lone text stays
-    alone: it is a query, and waits for nobody.
+
+def _parts(found: Sequence[Sequence[int]], size: int, parallel: int) -> list[list[int]]:
+    """Rows of like length together, each part about as much work.
+
+    About as many parts as run side by side, where there is enough: one batch of twenty passages
+    would leave the other cores idle while a user waits. A lone text is a query, and waits for
+    nobody.
     """
     order = sorted(range(len(found)), key=lambda i: len(found[i]))
-    parts = [order[at : at + size] for at in range(0, len(order), size)]
-    return [_padded([found[i] for i in part]) for part in parts], parts
+    count = max(-(-len(order) // size), min(parallel, len(order)))
+    share = sum(map(len, found)) / max(count, 1)
+    step = ROWS if len(order) > parallel else 1
+    parts: list[list[int]] = [[]]
+    held = 0
+    for i in order:
+        here = len(parts[-1])
+        # cut where no row is padding
+        full = here and here % step == 0 and held + len(found[i]) / 2 > share * len(parts)
+        if full or here == size:
+            parts.append([])
+        parts[-1].append(i)
+        held += len(found[i])
+    return parts if order else []
 
 
 def _padded(found: Sequence[Sequence[int]]) -> Batch:
-    rows = len(found) if len(found) == 1 else -(-len(found) // ROWS) * ROWS
+    count = len(found) if len(found) == 1 else -(-len(found) // ROWS) * ROWS
     columns = -(-max(map(len, found)) // COLUMNS) * COLUMNS
-    ids = np.zeros((rows, columns), dtype=np.int64)
-    mask = np.zeros((rows, columns), dtype=np.int64)
+    ids = np.zeros((count, columns), dtype=np.int64)
+    mask = np.zeros((count, columns), dtype=np.int64)
     mask[:, 0] = 1
     for row, tokens in enumerate(found):
         ids[row, : len(tokens)] = tokens

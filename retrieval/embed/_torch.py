@@ -17,6 +17,9 @@ Ids = NDArray[np.int64]
 class Network:
     """Runs batches of token ids."""
 
+    #: Each batch has all cores.
+    parallel = 1
+
     def __init__(self, weights: Weights, head: Array | None, device: str, dtype: str) -> None:
         """Load.
 

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from retrieval.embed import _weights
-from retrieval.embed._runtime import Network, batches, network
+from retrieval.embed._runtime import Network, network, rows
 from retrieval.embed._weights import Array
 from retrieval.errors import ModelNotFound, ModelUntrusted
 
@@ -40,12 +40,9 @@ class Heads:
 
     def __call__(self, texts: Sequence[str]) -> Array:
         """Return (len(texts), width) float32."""
-        logits = np.zeros((len(texts), self.width), dtype=np.float32)
         plain = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        made, parts = batches([e.ids for e in self._tokenizer.encode_batch(plain)], self._size)
-        for found, part in zip(self._runner.run(made), parts, strict=True):
-            logits[part] = found[: len(part)]
-        return logits
+        ids = [encoded.ids for encoded in self._tokenizer.encode_batch(plain)]
+        return rows(self._runner, ids, self._size, self.width)
 
 
 def load(

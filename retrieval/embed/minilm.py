@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from retrieval.config import EmbedSettings
 from retrieval.embed import _weights
-from retrieval.embed._runtime import Network, batches, network
+from retrieval.embed._runtime import Network, network, rows
 from retrieval.embed.base import Kind, Vectors
 
 DIM = _weights.DIM
@@ -59,9 +59,9 @@ class MiniLM:
         vectors = np.zeros((len(texts), self.dim), dtype=np.float32)
         chinese = [_is_chinese(text) for text in texts]
         for extended, (runner, tokenizer) in ((False, self._plain), (True, self._extended)):
-            rows = [row for row, which in enumerate(chinese) if which is extended]
-            if rows:
-                vectors[rows] = _run(runner, tokenizer, [texts[r] for r in rows], self._batch)
+            mine = [row for row, which in enumerate(chinese) if which is extended]
+            if mine:
+                vectors[mine] = _run(runner, tokenizer, [texts[r] for r in mine], self._batch)
         return vectors
 
     def reads(self, text: str) -> bool:
@@ -82,11 +82,7 @@ def _run(runner: Network, tokenizer: Tokenizer, texts: Sequence[str], size: int)
     # half a surrogate pair (JSON can carry one) is no text to the tokenizer
     plain = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
     ids = [encoded.ids for encoded in tokenizer.encode_batch(plain)]
-    made, parts = batches(ids, size)
-    vectors = np.zeros((len(texts), DIM), dtype=np.float32)
-    for found, part in zip(runner.run(made), parts, strict=True):
-        vectors[part] = found[: len(part)]
-    return vectors
+    return rows(runner, ids, size, DIM)
 
 
 def _cut(tokenizer: Tokenizer) -> Tokenizer:

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from retrieval.config import RerankSettings
 from retrieval.embed import _weights
-from retrieval.embed._runtime import Network, batches, network
+from retrieval.embed._runtime import Network, network, rows
 from retrieval.errors import ModelNotFound, ModelUntrusted
 from retrieval.rerank.base import Scores
 
@@ -53,10 +53,8 @@ class MiniLMReranker:
         """Return (len(texts),) float32 in (0, 1); a text is cut where 320 tokens are full."""
         if not texts:
             return np.zeros(0, dtype=np.float32)
-        made, parts = batches(joined(self._tokenizer, query, texts, MAX_TOKENS), self._size)
-        logits = np.zeros(len(texts), dtype=np.float64)
-        for found, part in zip(self._runner.run(made), parts, strict=True):
-            logits[part] = found[: len(part), 0]
+        pairs = joined(self._tokenizer, query, texts, MAX_TOKENS)
+        logits = rows(self._runner, pairs, self._size, 1)[:, 0].astype(np.float64)
         slope, offset = self._line
         value = np.clip(slope * logits + offset, -EDGE, EDGE)
         return np.asarray(1 / (1 + np.exp(-value)), dtype=np.float32)
