@@ -13,7 +13,9 @@ chunk. Options:
 --limit N, --split S    N queries drawn by a seed; queries of one split
 --set KEY=VALUE         a setting, for instance retrieval.embed.backend=hashing
 
-ms is the median time of one search for 30 passages, the query's embedding included. Vectors of
+The reranker reads as many passages as it does for an answer (`retrieval.rerank.depth`). ms is the
+median time of one search for 30 passages (reranked: for what is read), the query's embedding
+included. Vectors of
 passages are kept in .runs/vectors by the encoder's id and the text, so a second run is quick.
 """
 
@@ -67,7 +69,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         knowledge = KnowledgeBase(home, settings, embedder, reranker=reranker)
         built = time.monotonic() - began
         places = ir.places(home / "knowledge.db")
-        results = _measure(data, _ways(knowledge), places, options.candidates == "judged")
+        ways = _ways(knowledge, settings.rerank.depth)
+        results = _measure(data, ways, places, options.candidates == "judged")
         knowledge.close()
     sizes = {"documents": len(data.docs), "distractors": len(extra), "chunks": chunks}
     values = {"data": data.name, "direction": options.direction, "queries": len(data.queries)}
@@ -78,16 +81,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 Way = Callable[[str, int, frozenset[int]], list[Passage]]
 
 
-def _ways(knowledge: KnowledgeBase) -> dict[str, Way]:
-    """The ways to search: a question, a number of passages, chunks to leave out."""
+def _ways(knowledge: KnowledgeBase, reads: int) -> dict[str, Way]:
+    """The ways to search: a question, a number of passages, chunks to leave out.
+
+    Args:
+        knowledge: what is searched.
+        reads: passages that the reranker reads for an answer.
+    """
 
     def by(mode: Mode) -> Way:
         return lambda text, k, exclude: knowledge.search(text, k, mode=mode, exclude=exclude)
 
-    modes: list[Mode] = ["lexical", "dense", "fused"]
-    if knowledge.reranker is not None:
-        modes.append("reranked")
-    return {mode: by(mode) for mode in modes}
+    def reread(text: str, k: int, exclude: frozenset[int]) -> list[Passage]:
+        # a search for more than the reranker's depth would have it read more than a turn does
+        return by("reranked")(text, k if exclude else min(k, reads), exclude)
+
+    ways: dict[str, Way] = {mode: by(mode) for mode in ("lexical", "dense", "fused")}
+    return {**ways, "reranked": reread} if knowledge.reranker is not None else ways
 
 
 def _measure(
