@@ -3,6 +3,7 @@
 The folder is ingested into a new home, everything is run once, then N questions made from its own
 headings ("What is …?", "什么是…？") are asked, each in a conversation of its own, through the whole
 assistant. Prints how many were answered and the time per question, by language.
+`--set KEY=VALUE` is a setting, for instance policy.backend=quote.
 """
 
 from __future__ import annotations
@@ -25,13 +26,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="time per answer")
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
+    given = dict(setting.split("=", 1) for setting in options.set)
     with scratch() as folder:
-        settings = load(overrides={"home": str(folder), "docs": "false"})
+        settings = load(overrides={"home": str(folder), "docs": "false", **given})
         knowledge = open_knowledge(settings.home, settings.retrieval)
         for _ in knowledge.ingest(options.paths):
             pass
         questions = from_headings(knowledge, options.questions)
+        if not questions:
+            named = ", ".join(map(str, options.paths))
+            raise SystemExit(f"{named}: no heading to ask about; give a folder of documents")
         chunks = knowledge.status().chunks
         knowledge.close()
         with build_assistant(settings) as assistant:
