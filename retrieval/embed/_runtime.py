@@ -15,8 +15,9 @@ from retrieval.embed._weights import Array, Weights
 Ids = NDArray[np.int64]
 Batch = tuple[Ids, Ids]
 #: A batch is padded to multiples of so many texts and tokens: kernels are compiled and kept per
-#: shape, and every new shape would cost time once and memory for good.
-ROWS, COLUMNS = 4, 16
+#: shape, and every new shape costs time once and half a megabyte for good. Measured: 8 sentences
+#: read in 13 ms, in 16 where they are padded to 4 and 16.
+ROWS, COLUMNS = 2, 8
 
 
 class Network(Protocol):
@@ -75,17 +76,19 @@ def _parts(found: Sequence[Sequence[int]], size: int, parallel: int) -> list[lis
     order = sorted(range(len(found)), key=lambda i: len(found[i]))
     count = max(-(-len(order) // size), min(parallel, len(order)))
     share = sum(map(len, found)) / max(count, 1)
-    step = ROWS if len(order) > parallel else 1
+    # so many texts stay together: fewer would be padded to as many
+    step = min(ROWS, size) if len(order) > parallel else 1
     parts: list[list[int]] = [[]]
     held = 0
-    for i in order:
-        here = len(parts[-1])
-        # cut where no row is padding
-        full = here and here % step == 0 and held + len(found[i]) / 2 > share * len(parts)
-        if full or here == size:
+    for at in range(0, len(order), step):
+        block = order[at : at + step]
+        work = sum(len(found[i]) for i in block)
+        if parts[-1] and (
+            len(parts[-1]) + len(block) > size or held + work / 2 > share * len(parts)
+        ):
             parts.append([])
-        parts[-1].append(i)
-        held += len(found[i])
+        parts[-1] += block
+        held += work
     return parts if order else []
 
 

@@ -59,6 +59,8 @@ def test_twenty_passages_are_read_on_both_cores() -> None:
     """What a user waits for is not one batch on one core while the other is idle."""
     runner = Sums(2)
     rows(runner, [[7] * (100 + i) for i in range(20)], 32, 2)
-    assert [len(ids) for ids, _ in runner.seen] == [12, 8]
+    assert [len(ids) for ids, _ in runner.seen] == [10, 10]
+    rows(runner, [[7] * length for length in (10, 10, 10, 10, 30, 40, 50, 60)], 32, 2)
+    assert [len(ids) for ids, _ in runner.seen] == [6, 2]
     rows(runner, [[7] * 9, [7] * 20], 32, 2)
-    assert [ids.shape for ids, _ in runner.seen] == [(1, 16), (1, 32)]
+    assert [ids.shape for ids, _ in runner.seen] == [(1, 16), (1, 24)]
