@@ -2,7 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from hashlib import sha512
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -37,6 +40,17 @@ class Clock:
     def __call__(self) -> float:
         """Tell the time."""
         return self.now
+
+
+@pytest.fixture(autouse=True)
+def _drawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw each log's secret from the test's name: in every run a user falls into one split."""
+    number = count()
+
+    def token_hex(size: int) -> str:
+        return sha512(f"{request.node.nodeid} {next(number)}".encode()).hexdigest()[: 2 * size]
+
+    monkeypatch.setattr("rlhf.identity.secrets", SimpleNamespace(token_hex=token_hex))
 
 
 @pytest.fixture
