@@ -31,7 +31,6 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from assistant.build import network_of
 from assistant.config import GateSettings, Settings, TrainSettings, load
 from assistant.policy._quoting import Layout
 from assistant.policy._ranker import FEATURES
@@ -48,14 +47,15 @@ from rlhf.fit._exam import Exam, calibrate
 from rlhf.fit._lessons import Lesson, make, readers, taught
 from rlhf.fit._network import configuration
 from rlhf.fit._pupils import quoting
-from rlhf.fit.loop import judge, network, patient
+from rlhf.fit._reward_log import moderated
+from rlhf.fit.loop import judge, network
 from rlhf.fit.pretrain import WORK
 from rlhf.loop import schedule
 from rlhf.reward import Composite
 from rlhf.scoring import RewardModel
 from rlhf.simulation import Annotator, Floats, Spot, Taste
 from rlhf.simulation_dated import dated
-from safety import build_guard, reward
+from safety import reward
 from safety.guard import Guard
 
 #: Questions of the toy: to learn on, and held out.
@@ -108,7 +108,7 @@ def real(options: argparse.Namespace, settings: Settings) -> World:
         print(f"  {line}")
     known = taught(options.data, where, count)
     weights = ranker(*readers(where))
-    guard = build_guard(patient(settings.safety), None, network_of(settings))
+    guard = moderated(settings)()
     held = [x for x in known if x.held]
     exam = Exam(held[::2], weights, layout, torch.float32)
     asked = {x.id for x in held[::2]}

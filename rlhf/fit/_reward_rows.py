@@ -50,7 +50,7 @@ _HAN, _LATIN = ("\u3400", "\u9fff"), "\u024f"
 class Compared:
     """One comparison as its source has it. `weight` 0 is a tie, which teaches nothing.
 
-    `user` is who compared, "" where that is not known.
+    `user` is who compared, "" where that is not known; `flaw` is why nothing may be learnt from it.
     """
 
     source: str
@@ -61,6 +61,7 @@ class Compared:
     held: bool = False
     weight: float = 1.0
     user: str = ""
+    flaw: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +250,8 @@ def _ranking(rows: list[Compared], left_out: Counter[str]) -> Ranking | None:
 
 def _unfit(row: Compared) -> str:
     """Why a comparison teaches nothing, "" where it does."""
+    if row.flaw:
+        return row.flaw
     better, worse = plain(row.better), plain(row.worse)
     if row.weight <= 0 or better == worse:
         return "tied"

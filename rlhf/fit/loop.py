@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from assistant.build import build_policy, network_of, supporter_of
+from assistant.build import build_policy, supporter_of
 from assistant.config import Settings
 from assistant.errors import AssistantError
 from assistant.policy import quote
@@ -45,6 +45,7 @@ from rlhf.fit import reward
 from rlhf.fit._causal import Writing
 from rlhf.fit._lessons import Lesson, make, readers, taught
 from rlhf.fit._pupils import Kind, Quotes, Writes, supports
+from rlhf.fit._reward_log import moderated
 from rlhf.fit.pretrain import WORK
 from rlhf.loop import Cycle, Parts, schedule
 from rlhf.preferences import PreferenceStore
@@ -52,15 +53,11 @@ from rlhf.registry import Registry
 from rlhf.reward import Composite, Support
 from rlhf.schema import Sample, Split
 from rlhf.scoring import SCALE, WEIGHTS, RewardModel, load
-from safety import build_guard
-from safety.config import SafetySettings
 from safety.errors import SafetyError
 from safety.guard import Guard
 
 #: Users' prompts that are learnt on at most, the newest ones.
 PROMPTS = 2000
-#: Time that one judgement of a moderator may take, seconds.
-PATIENCE = 300.0
 #: Share of the held lessons that set the confidence; the gates look at the rest.
 CHECKED = 0.5
 
@@ -154,7 +151,7 @@ class Workshop:
         held = kind.lessons(gates, weights)[: settings.train.held]
         tasks += self._asked("train", kind, lent)
         held += self._asked("test", kind, lent)
-        guard = build_guard(patient(settings.safety), None, network_of(settings))
+        guard = moderated(settings)()
         live, against = self._live(pupil, knowledge)
         plain = None
         if settings.train.pretraining > 0:
@@ -336,14 +333,6 @@ def _halves(held: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
     first = [x for x in held if share(f"loop:{x.question}") < CHECKED]
     known = {x.id for x in first}
     return first, [x for x in held if x.id not in known]
-
-
-def patient(settings: SafetySettings) -> SafetySettings:
-    """Nobody waits for a verdict while a policy learns, and a busy machine must not end the run."""
-    longer = {
-        name: max(PATIENCE, getattr(settings, name)) for name in ("seconds", "second_seconds")
-    }
-    return settings.model_copy(update=longer)
 
 
 def _is_reward(folder: Path) -> bool:

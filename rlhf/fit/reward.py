@@ -39,7 +39,7 @@ from retrieval.fit._loop import Loop
 from retrieval.fit._student import Scorer, precision, stored, write
 from rlhf.errors import TrainingError
 from rlhf.fit import _reward_card as card
-from rlhf.fit._reward_log import logged
+from rlhf.fit._reward_log import logged, moderated
 from rlhf.fit._reward_quotes import quoted
 from rlhf.fit._reward_rows import Gathered, Ranking, barred, gathered, people
 from rlhf.objectives import ranking_loss, shared
@@ -108,9 +108,8 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     extension = _weights.extension()
     if extension is None:
         raise TrainingError("no models/encoder to build on; run `train encoder` first")
-    rows = gathered(
-        chain(people(data), quoted(data), logged(settings.home, settings.preferences)), barred(data)
-    )
+    own = logged(settings.home, settings.preferences, moderated(settings))
+    rows = gathered(chain(people(data), quoted(data), own), barred(data))
     yield from told(rows)
     plan = Plan(steps=limit or 0).over(len(rows.kept))
     device = settings.retrieval.embed.device
