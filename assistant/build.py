@@ -21,6 +21,7 @@ from assistant.scan import VERDICTS, Scan, follow
 from assistant.support import Supporter
 from retrieval import menu
 from retrieval.embed import heads
+from retrieval.embed.remembered import Remembered
 from retrieval.errors import BackendMissing as NoBackend
 from retrieval.errors import RetrievalError
 from retrieval.knowledge import KnowledgeBase, open_knowledge
@@ -145,7 +146,8 @@ def build_policy(
     Raises:
         BackendMissing: no such file in assistant/policy/, or a library it needs is missing.
     """
-    resources = Resources(knowledge.embedder, knowledge.rarity, knowledge.reranker, answerer)
+    embedder = Remembered(knowledge.embedder)
+    resources = Resources(embedder, knowledge.rarity, knowledge.reranker, answerer)
     try:
         module = menu.load("assistant.policy", settings.policy.backend)
     except NoBackend as error:

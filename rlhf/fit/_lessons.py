@@ -27,6 +27,7 @@ from assistant.policy._quoting import heading
 from assistant.policy._ranker import ANSWERS, READ, Candidate, Evidence, weigh
 from assistant.policy.base import Resources
 from assistant.schema import Prompt
+from retrieval.embed.remembered import Remembered
 from retrieval.fit._glossary import share
 from retrieval.knowledge import KnowledgeBase, open_knowledge
 from retrieval.schema import Passage
@@ -35,12 +36,14 @@ from rlhf.errors import TrainingError
 from rlhf.fit._asked import contexts, plan
 from rlhf.fit._gist import gist, halves
 from rlhf.fit._kinds import PARTIAL, SUMMARIES, Asked
-from rlhf.fit._remembered import Answering, Embedding, Reading
+from rlhf.fit._remembered import Answering, Reading
 
 #: Changes whenever the same data would give other lessons.
 VERSION = 5
 #: Share of the questions that are also asked without their paragraph.
 WITHOUT = 0.5
+#: Vectors that are kept: of all sentences of a base.
+VECTORS = 100_000
 #: Passages that are searched for one question; how many are shown is a setting.
 WIDER = 2
 #: Characters of an answer that is not found in other texts by chance.
@@ -153,7 +156,7 @@ def make(
         where, _ = fill(knowledge, contexts(data), folder / "docs")
         yield f"{len(where)} paragraphs in the base, {len(done)} of {len(asked)} questions done"
         lent = Resources(
-            Embedding(knowledge.embedder),
+            Remembered(knowledge.embedder, VECTORS),
             knowledge.rarity,
             reader and Reading(reader),
             answerer and Answering(answerer),

@@ -1,8 +1,7 @@
 """Models that read nothing twice, for thousands of questions asked of one base.
 
-The same sentences come up again and again, and a question that is asked with and without its
-paragraph shares most of its evidence. What comes out is the model's, but for the last digits, as
-texts are read in other company.
+A question that is asked with and without its paragraph shares most of its evidence. What comes out
+is the model's, but for the last digits, as texts are read in other company.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from retrieval.embed.base import Embedder, Kind, Vectors
 from retrieval.rerank.base import Reranker
 
-#: Results that are kept: vectors of all sentences of a base, scores of one question.
-VECTORS, SCORES = 100_000, 2_000
+#: Scores that are kept, of one question after the other.
+SCORES = 2_000
 
 
 class Answerer(Protocol):
@@ -49,23 +47,6 @@ class _Memory:
             for text, value in zip(new, make(new), strict=True):
                 self._known[about, text] = value
         return [self._known[about, text] for text in texts]
-
-
-class Embedding:
-    """An embedder."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        self._embedder, self._memory = embedder, _Memory(VECTORS)
-        self.id, self.dim = embedder.id, embedder.dim
-
-    def reads(self, text: str) -> bool:
-        """As the embedder does."""
-        return self._embedder.reads(text)
-
-    def embed(self, texts: Sequence[str], kind: Kind) -> Vectors:
-        """As the embedder does."""
-        found = self._memory.through(kind, texts, lambda new: self._embedder.embed(new, kind))
-        return np.array(found, dtype=np.float32).reshape(len(texts), self.dim)
 
 
 class Reading:
