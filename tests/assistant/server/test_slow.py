@@ -97,3 +97,25 @@ def _closed(one: socket.socket, drop: bytes) -> bytes:
             return heard
         heard += data
     raise AssertionError("still open")
+
+
+def test_pieces_of_a_stream_do_not_wait_for_each_other() -> None:
+    """Nagle's delay is off on connections that asyncio takes: it would cost a stream 40 ms."""
+    listener, url = listen("127.0.0.1", 0)
+
+    async def delayed() -> int:
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def taken(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            wire: socket.socket = writer.get_extra_info("socket")
+            found.set_result(wire.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(taken, sock=listener):
+            _, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(url).port)
+            try:
+                return await asyncio.wait_for(found, 20)
+            finally:
+                writer.close()
+
+    assert asyncio.run(delayed()) != 0
