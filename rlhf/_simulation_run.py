@@ -84,7 +84,7 @@ def learnt(store: PreferenceStore, folder: Path, seed: int) -> RewardModel:
         for text in texts:
             question, _, reply = text.partition(" >>> ")
             pairs.append((question, reply))
-        return trainer.logits([buckets(pair) for pair in pairs])
+        return trainer.logits(pairs)
 
     model = RewardModel(logits, Scale(), "simulated")
     return model.normalised(drawn(rows.kept, 400, seed))

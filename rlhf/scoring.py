@@ -10,6 +10,10 @@ reply's, three fifths of it for its beginning. A reply that ends badly is thus s
 that begins badly. Between them stands how much is left out: one `…` for up to 64 tokens, and one
 more for each doubling, five at most; people do judge by length, so what judges like them must know
 it. The tokenizer's own truncation never has anything to cut.
+
+How much length counts depends on what was asked (a chat wants more where a quote should be short),
+so the head has two columns: a score, and how much it rises with the logarithm of the reply's length
+(`size`). A file with the first column alone scores without the second.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +35,7 @@ from tokenizers import Encoding, Tokenizer
 from assistant.prompt import EVIDENCE
 from assistant.schema import Message
 from retrieval.embed import _weights
-from retrieval.embed.heads import MAX_TOKENS, Heads
+from retrieval.embed.heads import MAX_TOKENS
 from retrieval.embed.heads import load as load_heads
 from rlhf.errors import RewardError
 
@@ -120,11 +125,21 @@ def fitted(logits: Array) -> Scale:
     return Scale(1 / deviation, -float(found.mean()) / deviation)
 
 
+def size(reply: str) -> float:
+    """How long a reply is: the logarithm of its tokens, 0 at about 50 of them."""
+    return math.log1p(len(_tokenizer().encode(plain(reply), add_special_tokens=False))) - 4.0
+
+
+def joined(columns: Any, sizes: Any) -> Any:
+    """Logits (n,) of a head's columns (n, 1 or 2) and the replies' sizes (n,), numpy or torch."""
+    return columns[:, 0] if columns.shape[1] == 1 else columns[:, 0] + columns[:, 1] * sizes
+
+
 class RewardModel:
     """Scores of replies. Safe for several threads.
 
     Args:
-        logits: texts as `render` makes them in, n logits out.
+        logits: texts as `render` makes them in, columns (n, 1 or 2) out, as `joined` takes them.
         scale: of the scores.
         name: `id`, for the log.
     """
@@ -148,8 +163,11 @@ class RewardModel:
         place = {text: at for at, text in enumerate(dict.fromkeys(texts))}
         if not place:
             return np.zeros(0, dtype=np.float32)
-        found = np.asarray(self._logits(list(place)), dtype=np.float32).reshape(len(place))
-        return found[[place[text] for text in texts]]
+        columns = np.asarray(self._logits(list(place)), dtype=np.float32).reshape(len(place), -1)
+        each = columns[[place[text] for text in texts]]
+        sizes = [size(reply) for _, reply in pairs] if each.shape[1] > 1 else [0.0] * len(each)
+        found: Array = joined(each, np.array(sizes, dtype=np.float32))
+        return found
 
     def chance(self, left: Array, right: Array) -> Array:
         """Probability that people prefer what scored `left` to what scored `right`, each (n,)."""
@@ -192,12 +210,7 @@ def load(
         )
     heads = load_heads(weights, runtime=runtime, device=device, dtype=dtype, size=size)
     own = Scale(float(told["gain"]), float(told["bias"]))
-    return RewardModel(first(heads), own, f"reward@{digest[:12]}")
-
-
-def first(heads: Heads) -> Callable[[Sequence[str]], Array]:
-    """The first column of heads, (n,)."""
-    return lambda texts: heads(texts)[:, 0]
+    return RewardModel(heads, own, f"reward@{digest[:12]}")
 
 
 @functools.cache

@@ -1,13 +1,13 @@
 """Trains the reward model: `python app.py train reward --data FOLDER`; goes to models/reward.
 
-A scalar head on the encoder's extended network with a low-rank change of its own (LoRA, Hu et al.
-2021). One epoch over rankings (`_reward_rows`, with the chat's own log in the home at hand) by the
-K-wise ranking loss: all comparisons of a prompt in one step, with a weight that does not depend on
-how many they are. The head begins at N(0, 1 / sqrt(width + 1)), without a bias; the rate falls to
-nearly nothing over the epoch. After it the scores are brought to mean 0 and standard deviation 1 on
-replies to the questions of the product, and others show whether that holds (Ziegler et al. 2019).
-The same scale before the training is told on the card and changes nothing: comparisons begin near
-even odds, which a head scaled up sixfold would not.
+A head on the encoder's extended network, a score and what length adds to it, with a low-rank change
+of its own (LoRA, Hu et al. 2021). One epoch over rankings (`_reward_rows`, with the chat's own log
+in the home at hand) by the K-wise ranking loss: all comparisons of a prompt in one step, with a
+weight that does not depend on how many they are. The head begins at N(0, 1 / sqrt(width + 1)),
+without a bias; the rate falls to nearly nothing over the epoch. After it the scores are brought to
+mean 0 and standard deviation 1 on replies to the questions of the product, and others show whether
+that holds (Ziegler et al. 2019). The same scale before the training is told on the card and changes
+nothing: comparisons begin near even odds, which a head scaled up sixfold would not.
 
 Checkpoints are kept in .runs/reward; an interrupted run goes on.
 """
@@ -27,7 +27,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from assistant.config import Settings
@@ -43,7 +42,18 @@ from rlhf.fit._reward_log import logged, moderated
 from rlhf.fit._reward_quotes import quoted
 from rlhf.fit._reward_rows import Gathered, Ranking, barred, gathered, people
 from rlhf.objectives import ranking_loss, shared
-from rlhf.scoring import SCALE, WEIGHTS, Array, Pair, RewardModel, Scale, first, fitted, render
+from rlhf.scoring import (
+    SCALE,
+    WEIGHTS,
+    Array,
+    Pair,
+    RewardModel,
+    Scale,
+    fitted,
+    joined,
+    render,
+    size,
+)
 
 WORK = Path(".runs") / "reward"
 #: Below so many comparisons reward models of any size are near chance (Gao et al. 2022).
@@ -58,7 +68,7 @@ Ids = tuple[tuple[int, ...], ...]
 
 
 class Network(Protocol):
-    """What is trained: logits (n, 1) of token ids, in `parts` forwards."""
+    """What is trained: columns (n, 1 or 2) of token ids, in `parts` forwards."""
 
     def __call__(self, ids: Sequence[Sequence[int]], device: str, parts: int) -> Tensor:
         """Logits of texts, in their order."""
@@ -113,12 +123,14 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     yield from told(rows)
     plan = Plan(steps=limit or 0).over(len(rows.kept))
     device = settings.retrieval.embed.device
-    scorer = Scorer(extension, 1, plan.rank, plan.seed, device, precision(device))
+    scorer = Scorer(extension, 2, plan.rank, plan.seed, device, precision(device))
     begun(scorer.head, plan.seed)
+    with torch.no_grad():
+        scorer.head[:, 1:] = 0  # length adds nothing at first
     tokenizer = Reader(extension)
     trainer = Trainer(scorer, scorer, rows, tokenizer, plan, device, WORK)
     samples = drawn(rows.kept, 2 * plan.reference, plan.seed)
-    before = fitted(trainer.logits([tokenizer(pair) for pair in samples[:256]]))
+    before = fitted(trainer.logits(samples[:256]))
     yield f"{plan.steps} steps, {trainer.path.name}; before, {before}"
     yield from trainer.run()
     out.mkdir(parents=True, exist_ok=True)
@@ -126,7 +138,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     changes[HEAD] = scorer.head.detach().cpu().numpy().astype(np.float16)
     write(changes, out / WEIGHTS, {"encoder": extension.revision})
     yield "bringing the scores to mean 0 and deviation 1"
-    heads = first(load_heads(out / WEIGHTS, device=device))
+    heads = load_heads(out / WEIGHTS, device=device)
     model = RewardModel(heads, Scale()).normalised(samples[::2])
     fresh = model(samples[1::2])
     digest = hashlib.sha256((out / WEIGHTS).read_bytes()).hexdigest()
@@ -223,7 +235,8 @@ class Trainer:
         heads = [p for name, p in network.named_parameters() if name == HEAD]
         change = [p for name, p in network.named_parameters() if name != HEAD]
         parts = [(heads, plan.head_rate, 0.0), (change, plan.rate, 0.01)]
-        about = [dataclasses.asdict(plan), [(r.question, r.replies, r.pairs) for r in self._rows]]
+        learnt = [(r.question, r.replies, r.pairs) for r in self._rows]
+        about = [dataclasses.asdict(plan), learnt, [list(head.shape) for head in heads]]
         #: The checkpoint.
         self.path = named(folder, "reward", about)
         self.loop = Loop(network, [part for part in parts if part[0]], plan, self.path)
@@ -236,19 +249,25 @@ class Trainer:
         """Accuracy on up to 400 held-out prompts, by source."""
         drawn = np.random.default_rng(1).permutation(len(self._held))[:400]
         part = [self._held[i] for i in drawn]
-        found = judged(part, lambda pairs: self.logits([self._read(pair) for pair in pairs]))
+        found = judged(part, self.logits)
         sources = sorted({row.source for row in found})
         each = (f"{s} {card.accuracy([r for r in found if r.source == s]):.3f}" for s in sources)
         return "held out: " + (", ".join(each) or "nothing")
 
-    def logits(self, ids: Sequence[Sequence[int]]) -> Array:
-        """(n,) float32, of texts that are not learnt from."""
+    def logits(self, pairs: Sequence[Pair]) -> Array:
+        """(n,) float32, of pairs that are not learnt from."""
         with torch.inference_mode():
             parts = [
-                self._scorer(ids[at : at + 128], self._device, 4)[:, 0].float().cpu().numpy()
-                for at in range(0, len(ids), 128)
+                self._logits([self._read(pair) for pair in part], [r for _, r in part], 4)
+                for part in (pairs[at : at + 128] for at in range(0, len(pairs), 128))
             ]
-        found: NDArray[np.float32] = np.concatenate([np.zeros(0, dtype=np.float32), *parts])
+        found = torch.cat([torch.zeros(0), *(part.float().cpu() for part in parts)])
+        return found.numpy()
+
+    def _logits(self, ids: Sequence[Sequence[int]], replies: Sequence[str], parts: int) -> Tensor:
+        columns = self._scorer(ids, self._device, parts)
+        sizes = torch.tensor([size(reply) for reply in replies], device=columns.device)
+        found: Tensor = joined(columns, sizes)
         return found
 
     def _loss(self, step: int) -> Iterator[Tensor]:
@@ -259,13 +278,14 @@ class Trainer:
         order = sorted(range(len(rows)), key=lambda n: max(map(len, texts[n])))
         for at in range(0, len(order), plan.at_once):
             ids: list[tuple[int, ...]] = []
+            replies: list[str] = []
             pairs: list[tuple[int, int, float]] = []
             for n in order[at : at + plan.at_once]:
                 weight = SHARES.get(rows[n].source, 1.0)
                 pairs += shared(rows[n].pairs, weight, len(ids))
                 ids += texts[n]
-            scores = self._scorer(ids, self._device, 1)[:, 0]
-            yield ranking_loss(scores, pairs) / len(rows)
+                replies += rows[n].replies
+            yield ranking_loss(self._logits(ids, replies, 1), pairs) / len(rows)
 
 
 def drawn(rows: Sequence[Ranking], count: int, seed: int) -> list[Pair]:

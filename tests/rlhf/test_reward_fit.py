@@ -125,7 +125,7 @@ def test_t6_a_ranking_model_reaches_the_ceiling_of_its_annotators(tmp_path: Path
     assert ceiling == pytest.approx(0.725, abs=0.002)
     rows = synthetic(6000, 3, 2)
     bag, trainer = trained(rows, tmp_path)
-    found = judged(rows.held, lambda pairs: trainer.logits([read(pair) for pair in pairs]))
+    found = judged(rows.held, trainer.logits)
     right = judged(rows.held, lambda pairs: np.array([worth(p[1]) for p in pairs]))
     assert card.accuracy(found) == pytest.approx(ceiling, abs=0.02)
     assert card.accuracy(found) == pytest.approx(card.accuracy(right), abs=0.01)

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from assistant.prompt import mark_of
 from assistant.prompt import render as render_prompt
 from retrieval.embed import _weights
-from retrieval.embed.heads import HEAD, MAX_TOKENS
+from retrieval.embed.heads import HEAD, MAX_TOKENS, Heads
 from retrieval.embed.heads import load as load_heads
 from retrieval.fit._student import write
 from rlhf.errors import RewardError
@@ -26,11 +26,11 @@ from rlhf.scoring import (
     RewardModel,
     Scale,
     asked,
-    first,
     fitted,
     load,
     plain,
     render,
+    size,
 )
 from tests.rlhf.conftest import passage
 
@@ -124,12 +124,46 @@ def test_d7_scores_of_the_reference_have_mean_0_and_deviation_1() -> None:
 def test_d7_the_scale_survives_the_disk(folder: Path, model: RewardModel) -> None:
     """What `load` gives is the logit times the gain plus the bias of the file beside it."""
     heads = load_heads(folder / WEIGHTS, runtime="torch", dtype="float32")
-    raw = RewardModel(first(heads), Scale())(CHATS[:4])
+    raw = RewardModel(heads, Scale())(CHATS[:4])
     assert model(CHATS[:4]) == pytest.approx(raw * 0.5 - 1, abs=1e-5)
     some = CHATS[:8]
     again, before = model.normalised(some)(some), model(some)
     assert float(again.mean()) == pytest.approx(0, abs=1e-4)
     assert (np.argsort(again) == np.argsort(before)).all()
+
+
+def test_what_length_adds_depends_on_the_question(tmp_path: Path, folder: Path) -> None:
+    """The second column times the size of the reply; replies that are rendered alike differ."""
+    assert extension is not None
+    heads = load_heads(folder / WEIGHTS, runtime="torch", dtype="float32")
+    head = np.random.default_rng(6).normal(size=(_weights.DIM, 2)).astype(np.float16)
+    write({HEAD: head}, tmp_path / WEIGHTS, {"encoder": extension.revision})
+    heads = load_heads(tmp_path / WEIGHTS, runtime="torch", dtype="float32")
+    made, some = RewardModel(heads, Scale()), CHATS[:6]
+    columns = heads([render(*pair) for pair in some])
+    sizes = np.array([size(reply) for _, reply in some])
+    assert made(some) == pytest.approx(columns[:, 0] + columns[:, 1] * sizes, abs=1e-3)
+    longer = LONG[:2000] + " Pump." * 5 + LONG[2000:]
+    assert render("q", longer) == render("q", LONG)
+    gap = float(columns_of(heads, "q", LONG)[1]) * (size(longer) - size(LONG))
+    assert gap != 0
+    difference = float(np.subtract(*made([("q", longer), ("q", LONG)])))
+    assert difference == pytest.approx(gap, abs=1e-3)
+
+
+def columns_of(heads: Heads, question: str, reply: str) -> np.ndarray:
+    """Both columns of one reply."""
+    found: np.ndarray = heads([render(question, reply)])[0]
+    return found
+
+
+def test_size_grows_with_the_logarithm_of_tokens() -> None:
+    """About 0 at 50 tokens, in either language; marks and line breaks are not counted."""
+    assert size("word " * 53) == pytest.approx(0, abs=0.05)
+    assert size("水" * 53) == pytest.approx(0, abs=0.4)
+    assert size("") == -4
+    assert size("It is [1].\n\nSo.") == size("It is. So.")
+    assert size(LONG) > size(LONG[:900]) > size("No.")
 
 
 def test_a_model_that_tells_nothing_apart_is_refused() -> None:
