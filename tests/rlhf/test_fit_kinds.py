@@ -17,7 +17,7 @@ from retrieval.schema import Chunk, Passage
 from retrieval.text import sentences
 from rlhf.fit._gist import gist, halves
 from rlhf.fit._kinds import Asked, bare, followed, joint, phrases, said, summaries
-from rlhf.fit._remembered import Answering, Embedding, Reading
+from rlhf.fit._remembered import Answering, Reading
 
 HAN = re.compile("[\u4e00-\u9fff]")
 ENGLISH = "Pump 7 stands in hall 3. It was built in 1907 by Ann. It runs on steam."
@@ -158,20 +158,12 @@ def test_each_half_of_a_question_is_marked() -> None:
 
 
 class Counting:
-    """An embedder, a reranker and a head whose results follow from the text."""
+    """A reranker and a head whose results follow from the text."""
 
-    id, dim, calibrated = "counting", 2, True
+    id, calibrated = "counting", True
 
     def __init__(self) -> None:
         self.read: list[str] = []
-
-    def reads(self, text: str) -> bool:
-        """Everything."""
-        return True
-
-    def embed(self, texts: Sequence[str], kind: str) -> np.ndarray:
-        """Length and kind."""
-        return np.array([[len(t), len(kind)] for t in self._noted(texts)], dtype=np.float32)
 
     def rank(self, query: str, texts: Sequence[str]) -> np.ndarray:
         """Length of both."""
@@ -187,18 +179,18 @@ class Counting:
 
 
 def test_nothing_is_read_twice_and_results_are_the_same() -> None:
-    """By text and question; another question, or another kind of vector, is read anew."""
+    """By text and question; another question is read anew."""
     plain = Counting()
     for name, wrapped in {
-        "embed": Embedding(Counting()),
         "rank": Reading(Counting()),
         "answers": Answering(Counting()),
     }.items():
         inner = next(v for v in vars(wrapped).values() if isinstance(v, Counting))
         for texts, about in ((["a", "bb", "a"], "query"), (["bb", "ccc"], "query"), (["a"], "x")):
-            order = (texts, about) if name == "embed" else (about, texts)
-            expected, found = getattr(plain, name)(*order), getattr(wrapped, name)(*order)
+            expected, found = (
+                getattr(plain, name)(about, texts),
+                getattr(wrapped, name)(about, texts),
+            )
             assert np.array_equal(expected, found)
             assert expected.dtype == found.dtype
         assert inner.read == ["a", "bb", "ccc", "a"]
-    assert Embedding(plain).embed([], "query").shape == (0, 2)
