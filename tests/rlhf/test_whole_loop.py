@@ -42,6 +42,10 @@ WIDE = GateSettings(
 )  # fmt: skip
 
 
+#: Picks of each user.
+EACH = 6
+
+
 def settings(folder: Path) -> Settings:
     """An assistant whose network quotes, and a run of seconds."""
     return Settings(
@@ -66,12 +70,13 @@ def settings(folder: Path) -> Settings:
 
 
 def collected(own: Settings) -> None:
-    """Forty users pick the shorter of two answers."""
+    """Forty users pick the shorter of two answers, each time: enough for a fresh head to learn."""
     store = preferences(own)
-    for number in range(40):
-        turn, user = f"t{number}", f"user{number}"
+    for number in range(40 * EACH):
+        turn, user = f"t{number}", f"user{number // EACH}"
+        told = {"question": f"What is fact 1 of part {number}?"}
         for side, text in enumerate(("Fact 1 [1].", "Fact 1. Fact 2 is more of it [1].")):
-            store.add_turn(make_record(turn, f"{turn}-{side}", user, text, position=side))
+            store.add_turn(make_record(turn, f"{turn}-{side}", user, text, position=side, **told))
         names = (f"{turn}-0", f"{turn}-1")
         store.add_feedback(make_feedback("ab_pick", turn, user, candidate_ids=names, value=0))
     store.close()
