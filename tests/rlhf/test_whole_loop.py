@@ -74,9 +74,9 @@ def collected(own: Settings) -> None:
     store = preferences(own)
     for number in range(40 * EACH):
         turn, user = f"t{number}", f"user{number // EACH}"
-        told = {"question": f"What is fact 1 of part {number}?"}
+        asked = f"What is fact 1 of part {number}?"
         for side, text in enumerate(("Fact 1 [1].", "Fact 1. Fact 2 is more of it [1].")):
-            store.add_turn(make_record(turn, f"{turn}-{side}", user, text, position=side, **told))
+            store.add_turn(make_record(turn, f"{turn}-{side}", user, text, asked, position=side))
         names = (f"{turn}-0", f"{turn}-1")
         store.add_feedback(make_feedback("ab_pick", turn, user, candidate_ids=names, value=0))
     store.close()
