@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from assistant import build_assistant, load
+from bench import asking
 from bench.common import report, scratch
 from retrieval.knowledge import KnowledgeBase, open_knowledge
 from retrieval.text import language
@@ -28,9 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args(arguments)
-    given = dict(setting.split("=", 1) for setting in options.set)
     with scratch() as folder:
-        settings = load(overrides={"home": str(folder), "docs": "false", **given})
+        settings = load(overrides={"home": str(folder), "docs": "false", **asking.pairs(options)})
         knowledge = open_knowledge(settings.home, settings.retrieval)
         for _ in knowledge.ingest(options.paths):
             pass

@@ -108,7 +108,7 @@ def real(options: argparse.Namespace, settings: Settings) -> World:
         print(f"  {line}")
     known = taught(options.data, where, count)
     weights = ranker(*readers(where))
-    guard = moderated(settings)()
+    guard = moderated(settings)
     held = [x for x in known if x.held]
     exam = Exam(held[::2], weights, layout, torch.float32)
     asked = {x.id for x in held[::2]}

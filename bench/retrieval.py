@@ -15,8 +15,8 @@ chunk. Options:
 
 The reranker reads as many passages as it does for an answer (`retrieval.rerank.depth`). ms is the
 median time of one search for 30 passages (reranked: for what is read), the query's embedding
-included. Vectors of
-passages are kept in .runs/vectors by the encoder's id and the text, so a second run is quick.
+included. Vectors of passages are kept in .runs/vectors by the encoder's id and the text, so a
+second run is quick.
 """
 
 from __future__ import annotations

@@ -165,8 +165,8 @@ class RewardModel:
             return np.zeros(0, dtype=np.float32)
         columns = np.asarray(self._logits(list(place)), dtype=np.float32).reshape(len(place), -1)
         each = columns[[place[text] for text in texts]]
-        sizes = [size(reply) for _, reply in pairs] if each.shape[1] > 1 else [0.0] * len(each)
-        found: Array = joined(each, np.array(sizes, dtype=np.float32))
+        sizes = np.array([size(reply) for _, reply in pairs], dtype=np.float32)
+        found: Array = joined(each, sizes)
         return found
 
     def chance(self, left: Array, right: Array) -> Array:

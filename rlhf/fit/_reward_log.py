@@ -36,9 +36,9 @@ def patient(settings: SafetySettings) -> SafetySettings:
     return settings.model_copy(update=longer)
 
 
-def moderated(settings: Settings) -> Callable[[], Guard]:
-    """Builds the guard of the settings when it is first needed."""
-    return lambda: build_guard(patient(settings.safety), None, network_of(settings))
+def moderated(settings: Settings) -> Guard:
+    """The guard of the settings, with patience."""
+    return build_guard(patient(settings.safety), None, network_of(settings))
 
 
 def logged(
@@ -51,7 +51,7 @@ def logged(
     Args:
         home: folder of the log.
         settings: of the log.
-        guard: builds what reads the edits; None: nobody reads them.
+        guard: builds what reads the edits, where there are any; None: nobody reads them.
 
     Raises:
         StoreError: the log cannot be opened.
@@ -94,7 +94,6 @@ def _flaw(guard: Guard, question: str, text: str) -> str:
     """Why the guard would not let a text be learnt from, "" where it would."""
     if guard.screen(text, "passage").stops:
         return "an edit that plants instructions"
-    return (
-        "an edit that the guard stops"
-        * guard.screen(text, "output", Context(question=question)).stops
-    )
+    if guard.screen(text, "output", Context(question=question)).stops:
+        return "an edit that the guard stops"
+    return ""

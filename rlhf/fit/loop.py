@@ -151,7 +151,7 @@ class Workshop:
         held = kind.lessons(gates, weights)[: settings.train.held]
         tasks += self._asked("train", kind, lent)
         held += self._asked("test", kind, lent)
-        guard = moderated(settings)()
+        guard = moderated(settings)
         live, against = self._live(pupil, knowledge)
         plain = None
         if settings.train.pretraining > 0:

@@ -118,7 +118,7 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     extension = _weights.extension()
     if extension is None:
         raise TrainingError("no models/encoder to build on; run `train encoder` first")
-    own = logged(settings.home, settings.preferences, moderated(settings))
+    own = logged(settings.home, settings.preferences, lambda: moderated(settings))
     rows = gathered(chain(people(data), quoted(data), own), barred(data))
     yield from told(rows)
     plan = Plan(steps=limit or 0).over(len(rows.kept))
