@@ -16,8 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from assistant import build_assistant, load
-from bench import asking
-from bench.common import report, scratch
+from bench.common import assigned, report, scratch, settable
 from retrieval.knowledge import KnowledgeBase, open_knowledge
 from retrieval.text import language
 
@@ -27,10 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="time per answer")
     parser.add_argument("paths", nargs="+", type=Path)
     parser.add_argument("--questions", type=int, default=100)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    settable(parser)
     options = parser.parse_args(arguments)
     with scratch() as folder:
-        settings = load(overrides={"home": str(folder), "docs": "false", **asking.pairs(options)})
+        settings = load(overrides={"home": str(folder), "docs": "false", **assigned(options)})
         knowledge = open_knowledge(settings.home, settings.retrieval)
         for _ in knowledge.ingest(options.paths):
             pass

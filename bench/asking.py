@@ -23,6 +23,7 @@ import numpy as np
 from assistant import Assistant, Reply, build_assistant, load
 from assistant.config import Settings
 from assistant.grounding import marks_removed
+from bench.common import assigned, settable
 from bench.measures import spread
 from retrieval.knowledge import open_knowledge
 from retrieval.schema import Chunk, IngestSummary, Passage
@@ -44,7 +45,7 @@ def parser(about: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(about or "").split("\n")[0])
     made.add_argument("--limit", type=int, default=0, help="questions of each kind, 0 = all")
     made.add_argument("--policy", default="extract", help="a file of assistant/policy/")
-    made.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    settable(made)
     return made
 
 
@@ -60,19 +61,7 @@ def chosen(options: argparse.Namespace, home: Path, policy: str = "") -> Setting
         "safety.audit": "false",
         "policy.backend": policy or options.policy,
     }
-    return load(overrides=overrides | pairs(options))
-
-
-def pairs(options: argparse.Namespace) -> dict[str, str]:
-    """Every `--set`, the last of a key.
-
-    Raises:
-        SystemExit: one has no value.
-    """
-    wrong = [pair for pair in options.set if "=" not in pair]
-    if wrong:
-        raise SystemExit(f"--set {wrong[0]}: no value; write KEY=VALUE")
-    return dict(pair.split("=", 1) for pair in options.set)
+    return load(overrides=overrides | assigned(options))
 
 
 def drawn(rows: Sequence[_Row], limit: int) -> list[_Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import tempfile
@@ -22,6 +23,23 @@ def scratch() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def settable(parser: argparse.ArgumentParser) -> None:
+    """Give a benchmark `--set KEY=VALUE`, as often as it is wanted; `assigned` reads it."""
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting")
+
+
+def assigned(options: argparse.Namespace) -> dict[str, str]:
+    """Every `--set`, the last of a key.
+
+    Raises:
+        SystemExit: one has no value.
+    """
+    wrong = [pair for pair in options.set if "=" not in pair]
+    if wrong:
+        raise SystemExit(f"--set {wrong[0]}: no value; write KEY=VALUE")
+    return dict(pair.split("=", 1) for pair in options.set)
 
 
 def interval(hits: Sequence[bool], rounds: int = 1000, seed: int = 0) -> tuple[float, float]:

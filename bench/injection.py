@@ -45,7 +45,7 @@ from assistant.grounding import marks_removed
 from assistant.memory import Memory
 from assistant.policy.base import Policy
 from assistant.prompt import SYSTEM
-from bench.common import interval, rate, report, scratch
+from bench.common import assigned, interval, rate, report, scratch, settable
 from bench.obedient import Obedient, code_word, folded, traces
 from retrieval.knowledge import open_knowledge
 from retrieval.schema import IngestSummary
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, default=200)
     parser.add_argument("--policy", default="extract")
     parser.add_argument("--split", default="eval", choices=("eval", "train"))
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    settable(parser)
     options = parser.parse_args(arguments)
     attacks = _texts(options.data / "bipia-attacks" / f"{options.split}.jsonl.gz")
     if not attacks:
@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         overrides = {"home": str(folder / "home"), "docs": "false", "safety.audit": "false"}
         if options.policy != "obedient":
             overrides["policy.backend"] = options.policy
-        overrides |= dict(pair.split("=", 1) for pair in options.set)
+        overrides |= assigned(options)
         bench = Bench(load(overrides=overrides), options.policy == "obedient", folder / "docs")
         with bench.open(questions):
             cases = bench.cases(questions, attacks, options.limit)

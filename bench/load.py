@@ -42,7 +42,7 @@ import numpy as np
 
 from assistant.config import load
 from assistant.server.principal import SCOPES
-from bench.common import report, scratch
+from bench.common import assigned, report, scratch, settable
 from bench.load_client import Asked, ask, connected, leave, outcomes
 from bench.service import ECHO, ROOT, WIDE, Service, corpus, fill, key, named, serving
 
@@ -67,7 +67,7 @@ class Run:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve, load, report."""
     options = _options(arguments)
-    settings = {**(ECHO if options.policy == "echo" else {}), **WIDE, **dict(options.set)}
+    settings = {**(ECHO if options.policy == "echo" else {}), **WIDE, **assigned(options)}
     documents, questions = corpus(options.documents)
     run = Run(options.users)
     with scratch() as home:
@@ -289,10 +289,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--preset", default="embedded", help="settings of the assistant")
     parser.add_argument("--documents", type=int, default=200)
     parser.add_argument("--engine-seconds", type=float, default=30, help="0: without the engine")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the server",
-        type=lambda given: tuple(given.split("=", 1)),
-    )  # fmt: skip
+    settable(parser)
     options = parser.parse_args(arguments)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return options

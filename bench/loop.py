@@ -37,7 +37,7 @@ from assistant.policy._ranker import FEATURES
 from assistant.policy.extract import Weights, ranker
 from assistant.policy.quote import MODEL
 from assistant.prompt import ABSTAIN
-from bench.common import report, scratch
+from bench.common import assigned, report, scratch, settable
 from retrieval.fit._student import precision
 from rlhf._loop_reward import Judge, mix
 from rlhf._loop_tasks import Task, of_lesson
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--updates", type=int, default=80, help="updates of PPO")
     parser.add_argument("--taste", choices=("brief", "newest"), default="brief")
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    settable(parser)
     options = parser.parse_args(arguments)
     if options.data is None and not options.toy:
         raise SystemExit("name the training files with --data FOLDER, or simulate with --toy")
@@ -88,8 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             world, ppo = toy(folder, options.seed, options.taste), TOY_PPO
             ppo = ppo.model_copy(update={"seed": options.seed})
         else:
-            overrides = dict(pair.partition("=")[::2] for pair in options.set)
-            settings = load(overrides={"home": str(folder / "real"), **overrides})
+            settings = load(overrides={"home": str(folder / "real"), **assigned(options)})
             world = real(options, settings)
             ppo = schedule(own, **quoting(world.dtype))
         (folder / "home").mkdir()

@@ -28,7 +28,7 @@ import numpy as np
 from rich.progress import track
 
 from bench import measures
-from bench.common import interval, rate, report
+from bench.common import assigned, interval, rate, report, settable
 from bench.disguise import DISGUISES, Disguise
 from bench.safety import judged, read, whole_guard
 from safety import Guard
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--restored", nargs="+", type=Path, default=[], metavar="FILE")
     parser.add_argument("--limit", type=int, default=0, help="rows a set")
     parser.add_argument("--only", default="", help="disguises, parted by commas")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    settable(parser)
     options = parser.parse_args(arguments)
     names = [d.name for d in DISGUISES]
     wanted = [name for name in options.only.split(",") if name] or names
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.restored:
         _report_restored(chosen, options.restored, options.limit)
     elif options.data:
-        _report_kept(chosen, options.data, options.limit, whole_guard(options.set))
+        _report_kept(chosen, options.data, options.limit, whole_guard(assigned(options)))
     else:
         parser.error("name a folder with --data, or files with --restored")
 

@@ -31,7 +31,7 @@ from rich.progress import track
 from rich.table import Table
 
 from bench import ir
-from bench.common import scratch
+from bench.common import assigned, scratch, settable
 from bench.peer_child import PEERS
 from retrieval.embed._weights import packaged
 from retrieval.measure import bootstrap, ndcg, recall
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data = ir.read(options.data)
     data = ir.chosen(data, options.limit, options.split)
     extra = ir.distractors(options.distractors, options.distractor_count, data.docs)
-    overrides = json.dumps(dict(setting.split("=", 1) for setting in options.set))
+    overrides = json.dumps(assigned(options))
     with scratch() as folder:
         texts = folder / "texts.jsonl"
         with texts.open("w", encoding="utf-8") as file:
@@ -193,7 +193,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--distractor-count", type=int, default=20_000)
     parser.add_argument("--python", default=sys.executable, help="interpreter that has the peers")
     parser.add_argument("--systems", nargs="+", choices=(OURS, *PEERS), default=[])
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    settable(parser)
     return parser.parse_args(arguments)
 
 

@@ -34,7 +34,7 @@ from rich.table import Table
 
 from assistant import load
 from bench import ir
-from bench.common import scratch
+from bench.common import assigned, scratch, settable
 from retrieval import menu
 from retrieval.knowledge import KnowledgeBase
 from retrieval.measure import bootstrap, ndcg, recall, reciprocal_rank
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not data.queries:
         raise SystemExit(f"{options.data}: no query is left; check --direction and --split")
     extra = ir.distractors(options.distractors, options.distractor_count, data.docs)
-    overrides = dict(setting.split("=", 1) for setting in options.set)
+    overrides = assigned(options)
     with scratch() as home:
         settings = load(overrides={"home": str(home), **overrides}).retrieval
         embedder = ir.embedder(settings, VECTORS)
@@ -173,7 +173,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--history", choices=("last", "all", "rewrite"), default="last")
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--split", default="")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    settable(parser)
     return parser.parse_args(arguments)
 
 

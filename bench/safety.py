@@ -35,7 +35,7 @@ from rich.progress import track
 from assistant import load
 from assistant.build import network_of
 from bench import measures
-from bench.common import report
+from bench.common import assigned, report, settable
 from bench.safety_sets import SETS, Row
 from safety import Guard, build_guard
 from safety.refusal import is_refusal
@@ -87,13 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", type=Path, required=True)
     parser.add_argument("--sets", default="", help=f"some of: {', '.join(NAMES)}")
     parser.add_argument("--limit", type=int, default=0, help="rows a set")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    settable(parser)
     options = parser.parse_args(arguments)
     wanted = [name for name in options.sets.split(",") if name] or list(NAMES)
     unknown = sorted(set(wanted) - set(NAMES))
     if unknown:
         raise SystemExit(f"--sets: no set {', '.join(unknown)}; there are: {', '.join(NAMES)}")
-    guard = whole_guard(options.set)
+    guard = whole_guard(assigned(options))
     values: dict[str, dict[str, Any]] = {}
     skipped, timed = [], []
     for name in track(wanted, "judging", transient=True):
@@ -113,9 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     report("safety", lines, {**values, "skipped": skipped})
 
 
-def whole_guard(overrides: Sequence[str]) -> Guard:
+def whole_guard(overrides: Mapping[str, str]) -> Guard:
     """The guard as the settings have it, with no audit and no cache."""
-    whole = load(overrides=dict(item.split("=", 1) for item in overrides))
+    whole = load(overrides=overrides)
     settings = whole.safety
     # The time allowed is for one text; here a batch is judged at once.
     changes = {"audit": False, "cache": 0, "seconds": settings.seconds * BATCH}

@@ -33,7 +33,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from assistant import load
-from bench.common import report
+from bench.common import assigned, report, settable
 from retrieval import menu, store_log
 from retrieval.compact import compact
 from retrieval.config import RetrievalSettings
@@ -59,10 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--embedded", type=int, default=5_000)
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--fresh", action="store_true")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    settable(parser)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    overrides = dict(pair.split("=", 1) for pair in options.set)
+    overrides = assigned(options)
     settings = load(overrides=overrides).retrieval
     if options.serve:
         print(json.dumps(serve(options.serve, settings, options.queries)))

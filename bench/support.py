@@ -39,7 +39,7 @@ from assistant import load
 from assistant.build import supporter_of
 from assistant.grounding import SUPPORT, support
 from bench import asking
-from bench.common import report
+from bench.common import assigned, report, settable
 from bench.ir import lines
 from bench.measures import Bools, Floats, auroc, f1, spread
 from retrieval.text import terms
@@ -63,12 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=0, help="answers of each set, 0 = all")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    settable(parser)
     options = parser.parse_args(arguments)
     found = [*refchecker(options.data, options.limit), *halueval(options.data, options.limit)]
     if not found:
         raise SystemExit(f"{options.data}: neither refchecker nor halueval; name their folder")
-    trained = supporter_of(load(overrides=asking.pairs(options)))
+    trained = supporter_of(load(overrides=assigned(options)))
     known = rarity(sorted({text for one in found for text in one.passages}))
     scores: dict[str, list[tuple[bool, float]]] = defaultdict(list)
     for one in track(found, "judging", transient=True):

@@ -107,6 +107,7 @@ def schedule(settings: TrainSettings, **values: Any) -> PPOSettings:
         "updates": settings.updates,
         "episodes": settings.episodes,
         "rate": settings.rate,
+        "schedule": "linear",  # at a constant rate how readily it abstains swings to the end
         "target_kl": settings.kl,
         "pretraining": settings.pretraining,
         "value_warmup": min(5, settings.updates // 4),  # a short run learns something too
@@ -368,10 +369,8 @@ class Cycle:
 
     def _modelling(self) -> Paired | None:
         """Losses on plain text before the run and now."""
-        modelling = self._parts.modelling
-        return None if self._plain is None or modelling is None else Paired(
-            self._plain, modelling()
-        )  # fmt: skip
+        modelling, before = self._parts.modelling, self._plain
+        return Paired(before, modelling()) if before is not None and modelling else None
 
     def _made(self) -> str:
         """The candidate that this run has made already, "" for none."""

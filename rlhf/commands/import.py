@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,10 +12,10 @@ from rich.markup import escape
 from assistant.build import network_of
 from assistant.config import Settings
 from rlhf import imports
+from rlhf._attacks import attacks
 from rlhf.commands.base import preferences
 from rlhf.preferences_people import SPLITS
 from safety import build_guard
-from safety.guard import Guard
 
 HELP = "take in preference data of other tools"
 
@@ -49,7 +48,7 @@ def run(options: argparse.Namespace, settings: Settings, out: Console) -> int:
             dataset=options.dataset,
             licence=options.licence,
             split=options.split,
-            screen=None if guard is None else _screen(guard),
+            screen=None if guard is None else partial(attacks, guard),
             tell=tell,
         )
     finally:
@@ -57,15 +56,3 @@ def run(options: argparse.Namespace, settings: Settings, out: Console) -> int:
     for line in imports.lines(found):
         out.print(escape(line), highlight=False, soft_wrap=True)
     return 1 if found.problems["bad"] or found.problems["held back"] else 0
-
-
-def _screen(guard: Guard) -> imports.Screen:
-    """Let every moderator look for attacks; what else is harmful a preference may be about."""
-
-    def screen(texts: Sequence[str], side: Literal["input", "passage"]) -> list[str]:
-        return [
-            next((v.reason for v in said if v.stops and v.category in ("attack", "fault")), "")
-            for said in guard.opinions(texts, side)
-        ]
-
-    return screen

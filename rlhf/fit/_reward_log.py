@@ -15,6 +15,7 @@ from pathlib import Path
 
 from assistant.build import network_of
 from assistant.config import Settings
+from rlhf._attacks import attacks
 from rlhf.config import PreferenceSettings
 from rlhf.fit._reward_rows import Compared
 from rlhf.preferences import PreferenceStore
@@ -92,7 +93,7 @@ def comparisons(
 
 def _flaw(guard: Guard, question: str, text: str) -> str:
     """Why the guard would not let a text be learnt from, "" where it would."""
-    if guard.screen(text, "passage").stops:
+    if attacks(guard, [text])[0]:
         return "an edit that plants instructions"
     if guard.screen(text, "output", Context(question=question)).stops:
         return "an edit that the guard stops"
