@@ -10,6 +10,8 @@ ours_best   plumbline with a value head on the policy's trunk
 trl         PPO of TRL 1.12.0, the last release that had it
 trl_whole   the same, reading the batch at once instead of in parts of --micro
 rloo        RLOO of TRL 1.16.0: several answers a prompt, no critic; another algorithm
+dpo, kto    DPO and KTO of the same: answers of the first policy alone, judged once; they are told
+            which of two is better, or which are above the mean (`bench.ppo_offline`)
 
 same_ratio  seconds of an update: trl over ours_same, median of the repeats
 best_ratio  the same, the faster of trl and trl_whole over ours_best
@@ -61,6 +63,8 @@ SYSTEMS: dict[str, tuple[tuple[str, ...], str, bool, bool]] = {
     "ours_best": (("bench.ppo_ours",), "", False, True),
     "trl_whole": (("bench.ppo_trl", "ppo"), "trl", True, False),
     "rloo": (("bench.ppo_trl", "rloo"), "rloo", False, True),
+    "dpo": (("bench.ppo_offline", "dpo"), "rloo", False, True),
+    "kto": (("bench.ppo_offline", "kto"), "rloo", False, True),
 }
 #: What both sides are told; the ends of prompts and the sizes come from the command line.
 LEARNT = {

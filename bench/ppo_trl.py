@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from transformers import (
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
@@ -76,6 +75,7 @@ def models(job: Job) -> tuple[Any, Callable[[], Any], Any]:
 
 def ppo(job: Job, clock: Clock) -> None:
     """PPOTrainer with a critic of its own."""
+    from datasets import Dataset
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
     policy, judge, tokenizer = models(job)
@@ -155,34 +155,37 @@ def length(answers: torch.Tensor, eos: int) -> int:
     return int((before == 0).sum())
 
 
+@torch.no_grad()
+def taste(scorer: Any, rows: list[list[int]]) -> list[float]:
+    """The reward model's score of prompts with their answers, at the last token of each."""
+    most = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (most - len(row)) for row in rows])
+    states = scorer.transformer(ids, use_cache=False).last_hidden_state
+    last = states[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
+    found: list[float] = scorer.score(last)[:, 0].tolist()
+    return found
+
+
 def rloo(job: Job, clock: Clock) -> None:
     """RLOOTrainer, with several answers to a prompt and no critic."""
+    from datasets import Dataset
     from trl import RLOOConfig, RLOOTrainer
 
     policy, judge, tokenizer = models(job)
     scorer = judge()
     tokenizer.pad_token = "t0"  # this trainer embeds padding too; no prompt holds that token
 
-    @torch.no_grad()
-    def taste(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
-        rows = [
-            [*tokenizer(text)["input_ids"], *ids]
-            for text, ids in zip(prompts, completion_ids, strict=True)
-        ]
-        most = max(map(len, rows))
-        ids = torch.tensor([row + [0] * (most - len(row)) for row in rows])
-        states = scorer.transformer(ids, use_cache=False).last_hidden_state
-        last = states[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])]
+    def rewarded(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
         clock.tell(tokens=float(sum(map(len, completion_ids))))
-        found: list[float] = scorer.score(last)[:, 0].tolist()
-        return found
+        asked = [tokenizer(text)["input_ids"] for text in prompts]
+        return taste(scorer, [[*p, *ids] for p, ids in zip(asked, completion_ids, strict=True)])
 
     texts = [" ".join(f"t{n}" for n in row) for row in job["drawn"]]
     accumulated = job["episodes"] // job["micro"]
     with tempfile.TemporaryDirectory() as folder:
         trainer = RLOOTrainer(
             model=policy,
-            reward_funcs=taste,
+            reward_funcs=rewarded,
             args=RLOOConfig(
                 **common(job, folder),
                 max_steps=job["updates"] * job["epochs"],

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
-from bench import ppo, ppo_clock, ppo_ours, ppo_spent, ppo_task
+from bench import ppo, ppo_clock, ppo_offline, ppo_ours, ppo_spent, ppo_task
 from rlhf.actor_causal import Prompted
 from rlhf.ppo import PPO
 from rlhf.schema import Rollout
@@ -249,3 +249,44 @@ def test_answers_of_a_fixed_length_are_whole() -> None:
     task = ppo_ours.Fixed((1,), frozenset(), 3)
     assert isinstance(task, Prompted)
     assert (task.allowed((4, 5)), task.allowed((4, 5, 6)), task.ended((4,))) == (None, (), True)
+
+
+@pytest.mark.parametrize("natural", [False, True])
+def test_what_learns_without_drawing_gets_judged_answers_of_the_first_policy(
+    tmp_path: Path, natural: bool
+) -> None:
+    """As many as PPO draws, two to a prompt, each with the reward model's own score."""
+    given = job(tmp_path, *(["--natural"] if natural else []))
+    clock = ppo_clock.Clock()
+    _, rows, _ = ppo_offline.drawn(given, clock)
+    clock.end()
+    assert [prompt for prompt, _ in rows] == [*given["drawn"][:4], *given["drawn"][8:12]]
+    assert sum(len(answers) for _, answers in rows) == 2 * 8
+    judge: Any = GPT2ForSequenceClassification.from_pretrained(tmp_path / "reward")
+    for prompt, answers in rows:
+        for ids, score in answers:
+            ended = natural and ids[-1] == given["eos"]
+            assert len(ids) == 5 or (ended and len(ids) < 5)
+            assert given["eos"] not in ids[:-1]
+            said = Rollout(tuple(prompt), tuple(ids), (True,) * len(ids), None, "stop")
+            lost = 1.0 if natural and not ended else 0.0
+            assert score == pytest.approx(ppo_ours.scores(judge.eval(), [said])[0] - lost, abs=1e-4)
+    assert len(clock.updates) == 2
+    assert sum(row["tokens"] for row in clock.updates) == sum(len(a) for _, x in rows for a, _ in x)
+
+
+def test_time_of_learning_without_drawing_is_shared_out() -> None:
+    """All updates got it together, so each has its part."""
+    clock = ppo_clock.Clock()
+    for _ in range(4):
+        clock.to("generate")
+        clock.to("score")
+
+    class Trainer:
+        """Takes no time that matters."""
+
+        def train(self) -> None:
+            clock.updates[-1]["train"] = 8.0
+
+    ppo_offline.finish(Trainer(), {}, clock)
+    assert [round(row["train"], 2) for row in clock.updates] == [2.0] * 4
