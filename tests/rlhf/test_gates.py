@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 
 from assistant.config import GateSettings
 from rlhf._intervals import bootstrap, calibration_error, paired, wilson
@@ -150,12 +151,42 @@ def test_the_intervals_hold_what_they_promise() -> None:
     assert 0.9 < np.mean([low <= 1 <= high for low, high in means]) < 0.98
 
 
-def test_newcombes_own_example() -> None:
-    """His method 10 on 14, 5, 0 and 22 pairs."""
-    first = np.array([1] * 14 + [1] * 5 + [0] * 22, dtype=bool)
-    second = np.array([1] * 14 + [0] * 5 + [0] * 22, dtype=bool)
-    low, high = paired(second, first)
-    assert (round(low, 3), round(high, 3)) == (0.011, 0.226)
+@pytest.mark.parametrize(("gained", "lost", "count"), [(12, 2, 50), (5, 0, 41), (3, 9, 200)])
+def test_the_ends_of_a_paired_interval_are_what_the_score_test_just_allows(
+    gained: int, lost: int, count: int
+) -> None:
+    """Tango's definition, with the other parameter found by search instead of by formula."""
+    after = np.arange(count) < gained
+    before = (np.arange(count) >= gained) & (np.arange(count) < gained + lost)
+
+    def score(change: float) -> float:
+        def unlikely(share: float) -> float:
+            chances = (share + change, share, 1 - 2 * share - change)
+            seen = (gained, lost, count - gained - lost)
+            return -float(np.dot(seen, np.log(chances)))
+
+        ends = (max(0.0, -change) + 1e-12, (1 - change) / 2 - 1e-12)
+        share = minimize_scalar(unlikely, bounds=ends, options={"xatol": 1e-12}).x
+        spread = np.sqrt(count * (2 * share + change * (1 - change)))
+        return float((gained - lost - count * change) / spread)
+
+    found = [score(end) for end in paired(before, after)]
+    assert found == pytest.approx([1.959964, -1.959964], abs=1e-3)
+
+
+def test_rows_alike_on_both_sides_count_by_their_number_alone() -> None:
+    """A violation that both policies share is no reason to doubt the new one."""
+    none, shared = np.zeros(400, bool), np.arange(400) < 3
+    assert paired(none, none) == pytest.approx(paired(shared, shared))
+    assert paired(none, none)[1] == pytest.approx(3.8415 / 403.8415, abs=1e-5)
+
+
+def test_rows_that_all_change_end_at_one() -> None:
+    """Where nothing is left to gain the bound is the whole."""
+    none, all_ = np.zeros(10, bool), np.ones(10, bool)
+    assert paired(none, all_)[1] == 1.0
+    assert paired(all_, none)[0] == -1.0
+    assert paired(none[:0], none[:0]) == (-1.0, 1.0)
 
 
 def test_no_violation_in_few_prompts_shows_nothing() -> None:
