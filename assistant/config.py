@@ -236,6 +236,7 @@ class ServerSettings(BaseModel):
     seconds: float = Field(120.0, gt=0, description="one request from admission to its end")
     send_seconds: float = Field(20.0, gt=0, description="a reader takes nothing for so long")
     key_concurrency: int = Field(8, ge=1, description="requests of one key at once, and waiting")
+    user_concurrency: int = Field(4, ge=1, description="of these, of one user the key acts for")
     key_requests: int = Field(120, ge=1, description="requests of one key a minute")
     key_tokens: int = Field(200_000, ge=1, description="tokens of one key a minute")
     max_body_kb: int = Field(1024, ge=1, description="largest JSON body, KiB")

@@ -39,6 +39,7 @@ WIDE = {
     "server.key_requests": "10000000",
     "server.key_tokens": "1000000000",
     "server.key_concurrency": "10000",
+    "server.user_concurrency": "10000",
 }
 _THINGS = "lamp kettle bicycle telescope printer violin tent drone freezer heater".split()
 _PLACES = "Lyon Porto Turin Ghent Graz Malmo Lodz Cork Brno Split".split()

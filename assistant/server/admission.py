@@ -1,7 +1,8 @@
 """Who gets in, in which order, and what the others are told.
 
 Each key has two buckets, of requests and of tokens, that fill up evenly within a minute, and a
-number of requests it may have here at once. What is let in waits in a bounded queue for a worker;
+number of requests it may have here at once, of which a user that it acts for gets a part, so that
+none takes all of them. What is let in waits in a bounded queue for a worker;
 workers go round the keys, so that a key with many requests waits for itself, and within a key round
 the users it acts for. All of this runs on the event loop's thread and needs no lock.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -85,6 +86,7 @@ class _Key:
     requests: Bucket
     tokens: Bucket
     here: int = 0
+    users: Counter[str] = field(default_factory=Counter)
     waiting: Line = field(default_factory=Line)
 
 
@@ -93,6 +95,7 @@ class Ticket:
     """One request that was let in. `headers` say what is left of its key's limits."""
 
     key: str
+    user: str
     headers: dict[str, str]
     began: float
     _release: Callable[[Ticket, int], None]
@@ -142,19 +145,21 @@ class Admission:
         """
         now = self._clock()
         key = self._key(principal, now)
-        self._refuse(key, tokens, now)
+        self._refuse(principal, key, tokens, now)
         key.requests.level -= 1
         key.tokens.level -= tokens
         key.here += 1
+        key.users[principal.owner] += 1
         try:
             if self._busy < self.settings.workers and not self._waiting:
                 self._busy += 1
             else:
                 await self._turn(principal, key)
         except BaseException:
-            key.here -= 1
+            _gone(key, principal.owner)
             raise
-        return Ticket(principal.key, _left(key, self._clock()), self._clock(), self._release)
+        left, now = _left(key, self._clock()), self._clock()
+        return Ticket(principal.key, principal.owner, left, now, self._release)
 
     def drain(self) -> None:
         """Let nobody in from now on; who waits for a worker is sent away."""
@@ -202,10 +207,14 @@ class Admission:
             said = f"This key has used its tokens of this minute; wait {wait:.1f} s."
             raise _limited(said, key, now, wait)
 
-    def _refuse(self, key: _Key, tokens: int, now: float) -> None:
+    def _refuse(self, principal: Principal, key: _Key, tokens: int, now: float) -> None:
         self._refuse_rate(key, tokens, now)
         if key.here >= self.settings.key_concurrency:
             said = f"This key has {key.here} requests here already; wait for one to end."
+            raise _limited(said, key, now, min(self._typical, MINUTE))
+        own = key.users[principal.owner]
+        if principal.named and own >= self.settings.user_concurrency:
+            said = f"This user has {own} requests here already; wait for one to end."
             raise _limited(said, key, now, min(self._typical, MINUTE))
         if self._busy >= self.settings.workers and self._waiting >= self.settings.queue:
             raise self._full()
@@ -247,7 +256,7 @@ class Admission:
         now = self._clock()
         key = self._keys.get(ticket.key)
         if key is not None:
-            key.here -= 1
+            _gone(key, ticket.user)
             key.tokens.left(now)
             key.tokens.level -= tokens
         self._typical += 0.2 * (now - ticket.began - self._typical)
@@ -266,6 +275,14 @@ class Admission:
                 turn.set_result(None)
                 return
         self._busy -= 1
+
+
+def _gone(key: _Key, user: str) -> None:
+    """A request of a user ended; who has none is forgotten."""
+    key.here -= 1
+    key.users[user] -= 1
+    if not key.users[user]:
+        del key.users[user]
 
 
 def _going() -> ApiError:

@@ -33,7 +33,10 @@ USER_HEADER, GROUPS_HEADER = "x-plumbline-user", "x-plumbline-groups"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """One who asks. `open` is the user of this computer, who needs no key and sees everything."""
+    """One who asks. `open` is the user of this computer, who needs no key and sees everything.
+
+    `named` says that the request named the user, for a key that acts for others.
+    """
 
     key: str
     tenant: str
@@ -43,6 +46,7 @@ class Principal:
     requests: int = 0
     tokens: int = 0
     open: bool = False
+    named: bool = False
 
     @property
     def owner(self) -> str:
@@ -91,7 +95,13 @@ def acting(principal: Principal, user: str | None, groups: str | None) -> Princi
                 "invalid_value",
                 USER_HEADER,
             )
-    return replace(principal, user=user or principal.user, groups=frozenset(named), open=False)
+    return replace(
+        principal,
+        user=user or principal.user,
+        groups=frozenset(named),
+        open=False,
+        named=user is not None,
+    )
 
 
 def asks(request: Request) -> Principal:

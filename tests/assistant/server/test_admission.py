@@ -20,7 +20,7 @@ from assistant.policy.echo import EchoPolicy
 from assistant.schema import Delta, Prompt, Sampling
 from assistant.server.admission import Admission, Ticket
 from assistant.server.errors import ApiError
-from assistant.server.principal import Principal
+from assistant.server.principal import Principal, acting
 from tests.assistant.server.conftest import Running, Start
 
 ASKED = [{"role": "user", "content": "How much does the widget cost?"}]
@@ -120,6 +120,23 @@ async def test_one_user_of_a_key_does_not_keep_its_others_out() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
     assert order == ["ann", "bob", "dan", "ann", "ann"]
     assert (admission.busy, admission.waiting) == (0, 0)
+
+
+async def test_one_user_of_a_key_does_not_take_all_of_its_places() -> None:
+    """A user whom a key acts for has a part of them; a key that acts for nobody has them all."""
+    admission, _ = door(workers=9, key_concurrency=3, user_concurrency=2)
+    bot = replace(somebody("bot"), scopes=frozenset({"chat", "act"}))
+    ann, bob = acting(bot, "ann", None), acting(bot, "bob", None)
+    tickets = [await admission.enter(ann, 1) for _ in range(2)]
+    error = await refused(admission, ann)
+    assert (error.status, "This user has 2" in str(error)) == (429, True)
+    (await admission.enter(bob, 1)).release()
+    tickets.pop().release()
+    tickets.append(await admission.enter(ann, 1))
+    tickets += [await admission.enter(somebody("own"), 1) for _ in range(3)]
+    for ticket in tickets:
+        ticket.release()
+    assert not any(key.users for key in admission._keys.values())
 
 
 async def test_the_queue_and_a_keys_place_are_bounded() -> None:
