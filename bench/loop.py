@@ -48,7 +48,7 @@ from rlhf.fit._lessons import Lesson, make, readers, taught
 from rlhf.fit._network import configuration
 from rlhf.fit._pupils import quoting
 from rlhf.fit._reward_log import moderated
-from rlhf.fit.loop import judge, network
+from rlhf.fit.loop import halves, judge, network
 from rlhf.fit.pretrain import WORK
 from rlhf.loop import schedule
 from rlhf.reward import Composite
@@ -108,15 +108,14 @@ def real(options: argparse.Namespace, settings: Settings) -> World:
     known = taught(options.data, where, count)
     weights = ranker(*readers(where))
     guard = moderated(settings)
-    held = [x for x in known if x.held]
-    exam = Exam(held[::2], weights, layout, torch.float32)
-    asked = {x.id for x in held[::2]}
+    check, held = halves([x for x in known if x.held])
+    exam = Exam(check, weights, layout, torch.float32)
     return World(
         options.policy,
         model,
         layout,
         [asks(x, weights, layout, options.taste) for x in known if not x.held],
-        [asks(x, weights, layout, options.taste) for x in held if x.id not in asked][:400],
+        [asks(x, weights, layout, options.taste) for x in held][: settings.train.held],
         Annotator(options.taste, rules=_rules(guard)),
         lambda found: judge(found, guard),
         guard=guard,

@@ -145,7 +145,7 @@ class Workshop:
         self._stack.callback(knowledge.close)
         answerer = supporter_of(settings)
         lent = Resources(knowledge.embedder, knowledge.rarity, knowledge.reranker, answerer)
-        check, gates = _halves([x for x in known if x.held])
+        check, gates = halves([x for x in known if x.held])
         pupil = kind.pupil(check, weights)
         tasks = kind.lessons([x for x in known if not x.held], weights)
         held = kind.lessons(gates, weights)[: settings.train.held]
@@ -328,7 +328,7 @@ def _folder(settings: Settings) -> Path:
     return status.unfinished(settings.home) or status.new(settings.home)
 
 
-def _halves(held: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
+def halves(held: Sequence[Lesson]) -> tuple[list[Lesson], list[Lesson]]:
     """Lessons that set the confidence, and those of the gates; no question is in both."""
     first = [x for x in held if share(f"loop:{x.question}") < CHECKED]
     known = {x.id for x in first}
