@@ -31,7 +31,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import LlamaForCausalLM
 
-from assistant.config import GateSettings, Settings, TrainSettings, load
+from assistant.config import GateSettings, Settings, load
 from assistant.policy._quoting import Layout
 from assistant.policy._ranker import FEATURES
 from assistant.policy.extract import Weights, ranker
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--toy", action="store_true", help="a random network, made-up questions")
     parser.add_argument("--policy", type=Path, default=MODEL, help="folder of the policy")
     parser.add_argument("--turns", type=int, default=2000, help="turns of simulated users")
-    parser.add_argument("--updates", type=int, default=80, help="updates of PPO")
+    parser.add_argument("--updates", type=int, default=60, help="updates of PPO")
     parser.add_argument("--taste", choices=("brief", "newest"), default="brief")
     parser.add_argument("--seed", type=int, default=7)
     settable(parser)
@@ -81,14 +81,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.data is None and not options.toy:
         raise SystemExit("name the training files with --data FOLDER, or simulate with --toy")
     with scratch() as folder:
-        own = TrainSettings(
-            seed=options.seed, updates=options.updates, comparisons=max(options.turns // 4, 2)
-        )
+        settings = Settings() if options.toy else load(
+            overrides={"home": str(folder / "real"), **assigned(options)}
+        )  # fmt: skip
+        changes = {
+            "seed": options.seed, "updates": options.updates,
+            "comparisons": max(options.turns // 4, 2),
+        }  # fmt: skip
+        own = settings.train.model_copy(update=changes)
         if options.toy:
             world, ppo = toy(folder, options.seed, options.taste), TOY_PPO
             ppo = ppo.model_copy(update={"seed": options.seed})
         else:
-            settings = load(overrides={"home": str(folder / "real"), **assigned(options)})
             world = real(options, settings)
             ppo = schedule(own, **quoting(world.dtype))
         (folder / "home").mkdir()
