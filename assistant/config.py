@@ -181,6 +181,7 @@ class TrainSettings(BaseModel):
     run: str = Field("", description="run to go on with; empty = the last one where broken off")
     method: Literal["ppo", "feedme"] = Field("ppo", description="PPO, or imitate the best answers")
     comparisons: int = Field(2000, ge=1, description="own comparisons for a fresh reward model")
+    refit: int = Field(200, ge=1, description="own comparisons to fit the shipped one's head to")
     lessons: int = Field(3000, ge=0, description="questions of the training files to learn on")
     held: int = Field(400, ge=1, description="held-out prompts that the gates look at")
     updates: int = Field(100, ge=1, description="updates of PPO")

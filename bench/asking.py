@@ -29,6 +29,7 @@ from retrieval.knowledge import open_knowledge
 from retrieval.schema import Chunk, IngestSummary, Passage
 from retrieval.sources.memory import Given
 from retrieval.text import language
+from rlhf import best_of_n
 
 #: Answers of a set: one text, or parts that must all be there; a list among them holds aliases.
 Gold = str | Sequence[str | Sequence[str]]
@@ -88,7 +89,7 @@ def opened(settings: Settings, root: str, given: Iterable[Given]) -> Iterator[As
         raise SystemExit(f"{first.source}: not taken in ({first.reason} {first.detail})")
     seconds = time.monotonic() - began
     print(f"{summary.documents} documents, {summary.chunks} chunks, built in {seconds:.1f} s")
-    with build_assistant(settings) as assistant:
+    with build_assistant(settings, wrap=best_of_n.wrapped) as assistant:
         assistant.warm()
         yield assistant
 

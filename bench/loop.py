@@ -41,18 +41,23 @@ from bench.common import assigned, report, scratch, settable
 from retrieval.fit._student import precision
 from rlhf._loop_reward import Judge, mix
 from rlhf._loop_tasks import Task, of_lesson
-from rlhf._simulation_run import Outcome, World, simulate
+from rlhf._simulation_run import Outcome, World, learnt, simulate
 from rlhf.config import PPOSettings
 from rlhf.fit._exam import Exam, calibrate
 from rlhf.fit._lessons import Lesson, make, readers, taught
 from rlhf.fit._network import configuration
 from rlhf.fit._pupils import quoting
-from rlhf.fit._reward_log import moderated
+from rlhf.fit._reward_log import comparisons, moderated
+from rlhf.fit._reward_refit import refit as refitted
+from rlhf.fit._reward_rows import gathered
 from rlhf.fit.loop import halves, judge, network
 from rlhf.fit.pretrain import WORK
 from rlhf.loop import schedule
+from rlhf.preferences import PreferenceStore
 from rlhf.reward import Composite
-from rlhf.scoring import RewardModel
+from rlhf.scoring import MODEL as SHIPPED
+from rlhf.scoring import WEIGHTS, RewardModel
+from rlhf.scoring import load as load_reward
 from rlhf.simulation import Annotator, Floats, Spot, Taste
 from rlhf.simulation_dated import dated
 from safety import reward
@@ -73,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--toy", action="store_true", help="a random network, made-up questions")
     parser.add_argument("--policy", type=Path, default=MODEL, help="folder of the policy")
     parser.add_argument("--turns", type=int, default=2000, help="turns of simulated users")
-    parser.add_argument("--updates", type=int, default=60, help="updates of PPO")
+    parser.add_argument("--updates", type=int, default=80, help="updates of PPO")
     parser.add_argument("--taste", choices=("brief", "newest"), default="brief")
     parser.add_argument("--seed", type=int, default=7)
     settable(parser)
@@ -122,10 +127,17 @@ def real(options: argparse.Namespace, settings: Settings) -> World:
         [asks(x, weights, layout, options.taste) for x in held][: settings.train.held],
         Annotator(options.taste, rules=_rules(guard)),
         lambda found: judge(found, guard),
+        refit if (SHIPPED / WEIGHTS).exists() else learnt,
         guard=guard,
         calibrate=lambda trained: calibrate(exam.marks(trained)),
         dtype=precision("cpu"),
     )
+
+
+def refit(store: PreferenceStore, folder: Path, seed: int) -> RewardModel:
+    """A reward model of the log's comparisons, from the shipped one."""
+    refitted(SHIPPED, gathered(comparisons(store)).kept, folder, seed)
+    return load_reward(folder)
 
 
 def asks(lesson: Lesson, weights: dict[str, Weights], layout: Layout, taste: Taste) -> Task:

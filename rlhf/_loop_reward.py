@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from assistant.config import TrainSettings
 from assistant.prompt import ABSTAIN
 from rlhf._loop_tasks import Asked
 from rlhf.errors import TrainingError
@@ -93,6 +94,26 @@ def sample(task: Asked, reply: str) -> Sample:
 def _correct(task: Asked, reply: str) -> float | None:
     """Whether an answer that was given, where there is one, holds it; None of everything else."""
     return task.correct(reply) if task.answerable and ABSTAIN not in reply else None
+
+
+def source(count: int, settings: TrainSettings, *, trains: bool, shipped: bool) -> tuple[str, str]:
+    """Which reward model a run has, "trained", "refitted", "shipped" or "none", and why.
+
+    Args:
+        count: comparisons of users to train on.
+        settings: how many each way needs.
+        trains: whether there are public comparisons, which a fresh one needs too.
+        shipped: whether there is one already.
+    """
+    if count >= settings.comparisons and trains:
+        return "trained", f"{count} comparisons: a fresh reward model is trained"
+    short = f"{count} comparisons to train on, of the {settings.comparisons} that a fresh reward "
+    short += f"model needs: {max(settings.comparisons - count, 0)} more are needed"
+    if not shipped:
+        return "none", f"{short}; none is trained, and rules and known answers alone are the reward"
+    if count >= settings.refit:
+        return "refitted", f"{short}; the head of the one that is there is fitted to them"
+    return "shipped", f"{short}; the reward model that is there is used"
 
 
 def needed(tasks: Sequence[Asked], preference: bool) -> None:

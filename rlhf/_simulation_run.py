@@ -181,7 +181,7 @@ def simulate(
     parts = Parts(
         _pupil(world), world.tasks, world.held, judge,
         Network(before.model, world.layout, calibration(world.start)), "",
-        world.guard, train, load, watch=_watch(world, curve, ppo.updates),
+        world.guard, train, load_reward=load, watch=_watch(world, curve, ppo.updates),
     )  # fmt: skip
     registry, board = Registry(home), Board(new(home))
     for line in Cycle(board, parts, store, registry, settings, gates, ppo).run():

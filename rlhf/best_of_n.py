@@ -1,15 +1,13 @@
 """Best of n: several answers are drawn, a reward model scores them, and the best one is given.
 
 At serving time this is a policy around a policy (`BestOf`), by the setting `policy.best_of`. How
-good the best of n is can be told from one pool of N answers for every n up to N, without bias, and
-its KL from the policy that draws is known (Gao et al. 2022, section 2; Nakano et al. 2021).
+good the best of n is, and what KL it spends, say `objectives.best_of_n` and `best_of_n_kl`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from assistant.config import Settings
 from assistant.errors import ModelNotFound
@@ -36,45 +34,6 @@ LOG = "best-of.jsonl"
 TEMPERATURE = 0.7
 #: Scores of (question, reply) pairs, (n,): a reward model.
 Score = Callable[[Sequence[tuple[str, str]]], NDArray[np.float32]]
-
-
-def kl(n: int) -> float:
-    """KL of the best of `n` from the policy that draws, nats: log n - (n - 1) / n.
-
-    Raises:
-        ValueError: n is below 1.
-    """
-    if n < 1:
-        raise ValueError(f"the best of {n} is none; draw 1 or more")
-    return math.log(n) - (n - 1) / n
-
-
-def expected(proxy: ArrayLike, gold: ArrayLike, n: int) -> float:
-    """Expected gold score of the best of `n` by proxy, without bias, from a pool of N >= n.
-
-    With the pool in the order of the proxy, the best of a random subset of n is number i (from 1)
-    in C(i - 1, n - 1) of C(N, n) subsets. Equal proxies share their gold scores.
-
-    Args:
-        proxy: what chooses, (N,).
-        gold: what counts, (N,).
-        n: size of a subset.
-
-    Raises:
-        ValueError: n is not in 1 … N, or the two are not of one length.
-    """
-    chooses, counts = (np.asarray(v, dtype=np.float64) for v in (proxy, gold))
-    size = len(chooses)
-    if chooses.shape != counts.shape or not 1 <= n <= size:
-        raise ValueError(f"no best of {n} of {size} answers with {len(counts)} gold scores")
-    order = np.argsort(chooses, kind="stable")
-    ranked = counts[order].copy()
-    for value in np.unique(chooses):
-        same = chooses[order] == value
-        ranked[same] = ranked[same].mean()
-    whole = math.comb(size, n)
-    chances = [math.comb(i - 1, n - 1) / whole for i in range(1, size + 1)]
-    return float(np.dot(chances, ranked))
 
 
 @dataclass(frozen=True, slots=True)

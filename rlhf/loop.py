@@ -25,7 +25,7 @@ from rlhf import _durable
 from rlhf._loop_gates import Court, Measured, Side, pairs_of
 from rlhf._loop_imitate import imitate
 from rlhf._loop_pupil import Pupil
-from rlhf._loop_reward import Judge, needed
+from rlhf._loop_reward import Judge, needed, source
 from rlhf._loop_status import CANCEL, GOLD, Board, add, lines
 from rlhf._loop_tasks import Asked, digest
 from rlhf._loop_watch import alarmed, said
@@ -59,6 +59,7 @@ class Parts:
         against: the version of who answers now, "" the settings' own.
         guard: judges rules; None where there is none.
         train_reward: trains a reward model into a folder, yields lines; None where it cannot be.
+        refit_reward: fits the head of the one that is there to the users' comparisons, likewise.
         load_reward: loads a reward model from a folder.
         shipped: folder of the reward model that is there already; None where there is none.
         pretraining: a loss that PPO mixes in, where the settings weigh it.
@@ -76,6 +77,7 @@ class Parts:
     against: str
     guard: Guard | None = None
     train_reward: Callable[[Path], Iterator[str]] | None = None
+    refit_reward: Callable[[Path], Iterator[str]] | None = None
     load_reward: Callable[[Path], RewardModel] | None = None
     shipped: Path | None = None
     pretraining: Pretraining | None = None
@@ -88,7 +90,7 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run is, fixed when it begins: `reward` is "trained", "shipped" or "none", and why."""
+    """What a run is, fixed when it begins; `reward` and `why` as `_loop_reward.source` says."""
 
     tasks_sha256: str
     held_sha256: str
@@ -222,8 +224,9 @@ class Cycle:
         if plan.reward == "shipped" and parts.shipped is not None:
             return parts.load_reward(parts.shipped)
         done = self._folder / f"{REWARD}.done"
-        if not done.exists() and parts.train_reward is not None:
-            for line in parts.train_reward(folder):
+        make = parts.refit_reward if plan.reward == "refitted" else parts.train_reward
+        if not done.exists() and make is not None:
+            for line in make(folder):
                 step, of = _steps(line)
                 board.at("reward", step, of, line)
                 yield line
@@ -288,7 +291,8 @@ class Cycle:
             gates = tuple(Gate(**_tupled(row)) for row in values["gates"])
             return Measured(gates, values["metrics"], (), ())
         before = None
-        if plan.reward == "trained" and parts.shipped is not None and parts.load_reward is not None:
+        own = plan.reward in ("trained", "refitted")
+        if own and parts.shipped is not None and parts.load_reward is not None:
             before = parts.load_reward(parts.shipped)
         court = Court(
             parts.held, parts.live, plan.against, parts.judge(model), parts.guard, model, before,
@@ -333,18 +337,9 @@ class Cycle:
     # inside -------------------------------------------------------------------------------------
 
     def _planned(self, found: Survey) -> Plan:
-        parts, least = self._parts, self._settings.comparisons
-        enough = found.train >= least and parts.train_reward is not None
-        if enough:
-            reward, why = "trained", f"{found.train} comparisons: a fresh reward model is trained"
-        else:
-            short = f"{found.train} comparisons to train on, of the {least} that a fresh reward "
-            short += f"model needs: {max(least - found.train, 0)} more are needed"
-            if parts.shipped is not None:
-                reward, why = "shipped", f"{short}; the reward model that is there is used"
-            else:
-                reward = "none"
-                why = f"{short}; none is trained, and rules and known answers alone are the reward"
+        parts, trains = self._parts, self._parts.train_reward is not None
+        least, refits = self._settings.comparisons, self._parts.shipped is not None
+        reward, why = source(found.train, self._settings, trains=trains, shipped=refits)
         data = [*(task.id for task in parts.tasks), f"comparisons {found.decided}", reward]
         settings = {**self._ppo.model_dump(exclude={"save_every"}), "comparisons": least}
         settings["method"] = self._settings.method

@@ -301,8 +301,8 @@ def shared(pairs: Pairs, weight: float, start: int = 0) -> list[tuple[int, int, 
 def best_of_n(judged: Sequence[float], worth: Sequence[float], n: int) -> float:
     """What the best of `n` answers by `judged` is expected to be worth, from a pool of N >= n.
 
-    Unbiased for every n from one pool: the mean over all choices of n. Where several are judged
-    alike, each of them is as likely to be taken.
+    Unbiased for every n from one pool (Nakano et al. 2021; Gao et al. 2022, section 2): the mean
+    over all choices of n. Where several are judged alike, each of them is as likely to be taken.
 
     Raises:
         ValueError: the pool is smaller than n, or n < 1.

@@ -30,7 +30,7 @@ from assistant.schema import (
     TurnRecord,
     Understanding,
 )
-from rlhf import best_of_n
+from rlhf import objectives
 from rlhf._loop_gates import AT_ONCE
 from rlhf._loop_tasks import Task
 from rlhf.actors import Actor
@@ -260,10 +260,10 @@ def best_of(
     chooses, counts = (np.concatenate([pool[side] for pool in pools]) for side in (0, 1))
     for n in sizes:
         means = [
-            float(np.mean([best_of_n.expected(p, v, n) for p, v in zip(chooses, of, strict=True)]))
+            np.mean([objectives.best_of_n(p, v, n) for p, v in zip(chooses, of, strict=True)])
             for of in (chooses, counts)
         ]
-        yield Spot(f"best of {n}", best_of_n.kl(n), *means)
+        yield Spot(f"best of {n}", objectives.best_of_n_kl(n), *map(float, means))
 
 
 def _parts(tasks: Sequence[Task]) -> Iterator[Sequence[Task]]:

@@ -46,7 +46,13 @@ class Heads:
 
 
 def load(
-    path: Path, *, runtime: str = "auto", device: str = "cpu", dtype: str = "auto", size: int = 32
+    path: Path,
+    *,
+    runtime: str = "auto",
+    device: str = "cpu",
+    dtype: str = "auto",
+    size: int = 32,
+    head: Array | None = None,
 ) -> Heads:
     """Load a file of heads.
 
@@ -56,6 +62,7 @@ def load(
         device: a torch device.
         dtype: auto, float32 or bfloat16.
         size: texts per forward pass.
+        head: (384, n) in place of the file's own; the identity gives the vectors.
 
     Raises:
         ModelNotFound: there is no such file, or no Chinese extension.
@@ -72,7 +79,8 @@ def load(
             "take both from one version, or train it again"
         )
     found = load_file(path)
-    head = found.pop(HEAD).astype(np.float32)
+    own = found.pop(HEAD).astype(np.float32)
+    head = own if head is None else head
     weights = _weights.changed(_weights.chinese(extension), _weights.merge(found))
     runner = network(weights, head, runtime=runtime, device=device, dtype=dtype)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]

@@ -45,7 +45,9 @@ from rlhf.fit import reward
 from rlhf.fit._causal import Writing
 from rlhf.fit._lessons import Lesson, make, readers, taught
 from rlhf.fit._pupils import Kind, Quotes, Writes, supports
-from rlhf.fit._reward_log import moderated
+from rlhf.fit._reward_log import comparisons, moderated
+from rlhf.fit._reward_refit import refit
+from rlhf.fit._reward_rows import gathered
 from rlhf.fit.pretrain import WORK
 from rlhf.loop import Cycle, Parts, schedule
 from rlhf.preferences import PreferenceStore
@@ -171,6 +173,7 @@ class Workshop:
             against=against,
             guard=guard,
             train_reward=self._train_reward if people else None,
+            refit_reward=self._refit_reward,
             load_reward=self._load_reward,
             shipped=self._shipped if _is_reward(self._shipped) else None,
             pretraining=plain,
@@ -236,6 +239,11 @@ class Workshop:
 
     def _train_reward(self, folder: Path) -> Iterator[str]:
         yield from reward.run(self._data, folder, None, self._settings)
+
+    def _refit_reward(self, folder: Path) -> Iterator[str]:
+        rows = gathered(comparisons(self.store, lambda: moderated(self._settings))).kept
+        refit(self._shipped, rows, folder, self._settings.train.seed)
+        yield f"step 1/1, the head of {self._shipped} fitted to {len(rows)} prompts of users"
 
     def _load_reward(self, folder: Path) -> RewardModel:
         own = self._settings.retrieval.embed

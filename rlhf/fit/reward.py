@@ -138,16 +138,22 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     changes[HEAD] = scorer.head.detach().cpu().numpy().astype(np.float16)
     write(changes, out / WEIGHTS, {"encoder": extension.revision})
     yield "bringing the scores to mean 0 and deviation 1"
-    heads = load_heads(out / WEIGHTS, device=device)
-    model = RewardModel(heads, Scale()).normalised(samples[::2])
+    model, digest = scaled(out, samples[::2], device)
     fresh = model(samples[1::2])
-    digest = hashlib.sha256((out / WEIGHTS).read_bytes()).hexdigest()
-    scale = {"gain": model.scale.gain, "bias": model.scale.bias, "sha256": digest}
-    (out / SCALE).write_text(json.dumps(scale, indent=1) + "\n", encoding="utf-8")
     lines = [*measured(model, rows.held), "", _checked(fresh, samples[1::2])]
     (out / "card.md").write_text(_card(digest, plan, rows, before, lines), encoding="utf-8")
     yield from lines
     yield f"written to {out}"
+
+
+def scaled(out: Path, samples: Sequence[Pair], device: str = "cpu") -> tuple[RewardModel, str]:
+    """Write the scale beside the weights in `out`; the model on it, and the weights' SHA-256."""
+    heads = load_heads(out / WEIGHTS, device=device)
+    model = RewardModel(heads, Scale()).normalised(samples)
+    digest = hashlib.sha256((out / WEIGHTS).read_bytes()).hexdigest()
+    scale = {"gain": model.scale.gain, "bias": model.scale.bias, "sha256": digest}
+    (out / SCALE).write_text(json.dumps(scale, indent=1) + "\n", encoding="utf-8")
+    return model, digest
 
 
 def told(rows: Gathered) -> Iterator[str]:

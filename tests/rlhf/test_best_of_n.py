@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import itertools
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +11,7 @@ from assistant.config import PolicySettings, Settings
 from assistant.errors import ModelNotFound
 from assistant.prompt import ABSTAIN
 from assistant.schema import Delta, PolicyCard, Prompt, Sampling
-from rlhf.best_of_n import BestOf, Choice, Log, expected, kl, ranked, wrapped
+from rlhf.best_of_n import BestOf, Choice, Log, ranked, wrapped
 
 PROMPT = Prompt((), "Why?", (), "en", "bcdfghjk")
 
@@ -49,39 +47,13 @@ def by_length(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
     return np.array([-1 if r == ABSTAIN else len(r) for _, r in pairs], dtype=np.float32)
 
 
-def test_d42_the_estimate_is_what_enumeration_gives() -> None:
-    """Over all subsets of five candidates, for every n; ties among the proxies included."""
-    draw = np.random.default_rng(1)
-    for proxy in (draw.normal(size=5), np.array([1.0, 2.0, 2.0, 0.0, 2.0])):
-        gold = draw.normal(size=5)
-        for n in range(1, 6):
-            found = []
-            for some in itertools.combinations(range(5), n):
-                best = max(proxy[i] for i in some)
-                found.append(np.mean([gold[i] for i in some if proxy[i] == best]))
-            assert expected(proxy, gold, n) == pytest.approx(np.mean(found))
-
-
 def test_d42_the_best_of_one_is_the_policy_itself() -> None:
-    """Its expectation is the mean, its KL 0, and nothing is drawn besides."""
-    gold = [1.0, 5.0, 3.0]
-    assert expected([3.0, 1.0, 2.0], gold, 1) == pytest.approx(3.0)
-    assert kl(1) == 0.0
-    assert kl(4) == pytest.approx(math.log(4) - 0.75)
+    """Nothing is drawn besides."""
     policy = Dice("a", "bb")
     best = BestOf(policy, by_length, 1)
     assert [d.text for d in best.stream(PROMPT, Sampling())] == ["a"]
     assert best.card == policy.card
     assert policy.asked == [Sampling()]
-
-
-@pytest.mark.parametrize("n", [0, 4])
-def test_a_pool_that_is_too_small_is_refused(n: int) -> None:
-    """So is the best of none."""
-    with pytest.raises(ValueError, match="best of"):
-        expected([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], n)
-    with pytest.raises(ValueError, match="draw 1 or more"):
-        kl(0)
 
 
 def test_the_best_one_is_given_whole_and_its_place_is_told() -> None:

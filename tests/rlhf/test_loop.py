@@ -20,6 +20,7 @@ from assistant.schema import PolicyCard, Sampling
 from rlhf import _loop_status as status
 from rlhf._loop_gates import Network, Served
 from rlhf._loop_pupil import Quoting
+from rlhf._loop_reward import source
 from rlhf._loop_tasks import of_lesson, of_prompt, of_sample, read_back
 from rlhf._loop_watch import Watch
 from rlhf.errors import Cancelled, Diverged, TrainingError
@@ -192,9 +193,15 @@ def test_a_run_does_not_go_on_with_other_prompts(tmp_path: Path) -> None:
         list(again.run())
 
 
-def test_a_trained_reward_model_is_trained_once(tmp_path: Path) -> None:
-    """With enough comparisons it is trained into the run's folder, and not again on resuming."""
+@pytest.mark.parametrize("how", ["trained", "refitted"])
+def test_a_reward_model_of_ones_own_is_made_once(tmp_path: Path, how: str) -> None:
+    """With enough comparisons it is made in the run's folder, and not again on resuming.
+
+    Trained afresh where there are many, fitted to them where there are some.
+    """
     home, calls = tmp_path / "data", []
+    many = 20 if how == "trained" else 1000
+    settings = TrainSettings(comparisons=many, refit=20, updates=2, episodes=8, answers=2)
 
     def train(folder: Path) -> Iterator[str]:
         calls.append(folder)
@@ -210,16 +217,40 @@ def test_a_trained_reward_model_is_trained_once(tmp_path: Path) -> None:
         pick = {"candidate_ids": (f"{turn}-0", f"{turn}-1"), "value": 0}
         store.add_feedback(make_feedback("ab_pick", turn, user, **pick))
     store.close()
-    values = {"train_reward": train}
-    made, board, _, _ = cycle(home, parts(tmp_path, reward=True, **values), ask=("ppo", 1))
+    other = {"trained": "refit_reward", "refitted": "train_reward"}[how]
+    values = {"train_reward": train, "refit_reward": train, other: lambda folder: 1 / 0}
+    made, board, _, _ = cycle(
+        home, parts(tmp_path, reward=True, **values), ask=("ppo", 1), settings=settings
+    )
     with pytest.raises(Cancelled):
         list(made.run())
-    again, board, _, registry = cycle(home, parts(tmp_path, reward=True, **values), board.folder)
+    again, board, _, registry = cycle(
+        home, parts(tmp_path, reward=True, **values), board.folder, settings=settings
+    )
     list(again.run())
     assert calls == [board.folder / "reward"]
     manifest = registry.entries()[0].manifest
     assert manifest is not None
-    assert manifest.config["reward"] == "trained"
+    assert manifest.config["reward"] == how
+
+
+@pytest.mark.parametrize(
+    ("count", "trains", "shipped", "how"),
+    [
+        (2000, True, True, "trained"),
+        (2000, False, True, "refitted"),
+        (1999, True, True, "refitted"),
+        (200, True, True, "refitted"),
+        (199, True, True, "shipped"),
+        (1999, True, False, "none"),
+        (0, False, False, "none"),
+    ],
+)
+def test_which_reward_model_a_run_has(count: int, trains: bool, shipped: bool, how: str) -> None:
+    """It hangs on how many comparisons there are, and the reason says how many are needed."""
+    found, why = source(count, TrainSettings(), trains=trains, shipped=shipped)
+    assert found == how
+    assert how == "trained" or f"{2000 - count} more are needed" in why
 
 
 def test_only_one_run_is_at_work(tmp_path: Path) -> None:

@@ -347,8 +347,9 @@ def test_d42_best_of_n_is_unbiased() -> None:
             found = o.best_of_n(judged, worth, n)
             assert found == pytest.approx(sum(expected) / len(expected)), (judged, n)
         assert o.best_of_n(judged, worth, 1) == pytest.approx(sum(worth) / 5)
-    with pytest.raises(ValueError, match="draw more"):
-        o.best_of_n([1.0], [1.0], 2)
+    for size, n in ((1, 2), (3, 0), (3, 4)):
+        with pytest.raises(ValueError, match="draw more"):
+            o.best_of_n([1.0] * size, [1.0] * size, n)
 
 
 def test_d42_its_kl_is_known() -> None:
