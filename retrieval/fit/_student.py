@@ -200,5 +200,6 @@ def write(
 ) -> None:
     """Write arrays beside the file and put them in its place at once."""
     part = path.with_suffix(".part")
-    save_file(found, part, about)
+    # the format knows rows only: an array that lies by columns would come back scrambled
+    save_file({name: np.ascontiguousarray(array) for name, array in found.items()}, part, about)
     part.replace(path)
