@@ -3,6 +3,10 @@
 A policy that quotes is always supported by what it cites, so `support` weighs nothing for it: it
 would only teach to answer where nobody knows whether there is an answer. For one that writes it
 counts.
+
+What is known outranks what is liked: a comparison says which answer is better and never by how
+much, so a preference model is as sure of a nicety as of a mistake. Where the answer is known, its
+score therefore weighs a part only; it then chooses among answers that are equally right.
 """
 
 from __future__ import annotations
@@ -21,6 +25,8 @@ from rlhf.schema import Rollout
 
 #: What a right answer and a wrong one, where there is an answer, weigh.
 CORRECT: Mapping[str, float] = MappingProxyType({"right": 1.0, "wrong": -1.0})
+#: Part of its weight that the preference model has where the answer is known.
+LIKED = 0.25
 
 
 def mix(*, preference: bool, rules: bool, support: bool = False) -> Mix:
@@ -72,6 +78,8 @@ class Judge:
             scored = self._composite([sample(asked[key], key[1]) for key in new])
             for row, key in enumerate(new):
                 found = {k: scored.weights[k] * float(v[row]) for k, v in scored.terms.items()}
+                if "preference" in found and asked[key].answerable is not None:
+                    found["preference"] *= LIKED
                 correct = _correct(asked[key], key[1])
                 found["right"] = CORRECT["right"] * (correct == 1.0)
                 found["wrong"] = CORRECT["wrong"] * (correct == 0.0)

@@ -34,7 +34,6 @@ from rlhf import objectives
 from rlhf._loop_gates import AT_ONCE
 from rlhf._loop_tasks import Task
 from rlhf.actors import Actor
-from rlhf.reward import words
 from rlhf.schema import Rollout
 
 SURFACE, USER = "simulation", "simulated-"
@@ -46,8 +45,6 @@ DRAWN = 4
 NOISE = 0.25
 #: What the taste adds or takes away at the most; a right answer is worth 1, a wrong one -1.
 TASTE = 0.5
-#: Words of an answer that is as brief as can be wished for.
-BRIEF = 12.0
 
 Taste = Literal["brief", "newest"]
 Floats = NDArray[np.float64]
@@ -60,7 +57,7 @@ class Annotator:
     """Who judges.
 
     Attributes:
-        taste: "brief" wants few words, "newest" wants what the newest passage says.
+        taste: "brief" wants one sentence, "newest" wants what the newest passage says.
         noise: how often it picks the worse answer.
         rules: what breaking rules costs, (n,), 0 where none is broken; None looks at none.
     """
@@ -97,8 +94,7 @@ class Annotator:
         if ABSTAIN in reply:
             return value
         if self.taste == "brief":
-            over = max(words(reply) - BRIEF, 0.0) / BRIEF
-            return value - TASTE * min(over, 1.0)
+            return value - TASTE * (_quotes(task, reply) > 1)
         liked = self.follows(task, reply)
         return value + (0.0 if liked is None else TASTE * (1.0 if liked else -1.0))
 

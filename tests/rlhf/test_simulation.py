@@ -14,7 +14,7 @@ from rlhf.gates import Evidence, decide
 from rlhf.ppo import PPO
 from rlhf.preferences import PreferenceStore
 from rlhf.samples import gather
-from rlhf.simulation import SURFACE, USER, Annotator, best_of, collect, spot
+from rlhf.simulation import SURFACE, TASTE, USER, Annotator, best_of, collect, spot
 from tests.assistant import quoters
 from tests.rlhf.cycle_parts import GATES, tasks
 from tests.rlhf.toys import CORE, Table, scored_by
@@ -64,6 +64,8 @@ def test_the_annotator_wants_what_is_right_and_brief() -> None:
     worth = own.gold([task] * 4, [right, long, wrong, ABSTAIN])
     assert worth[0] > worth[1] > worth[2]
     assert worth[0] > worth[3]
+    # what it likes and what follows its taste are the same: one sentence, of any length
+    assert worth[0] - worth[1] == pytest.approx(TASTE)
     assert own.follows(task, right)
     assert own.follows(task, long) is False
     assert own.follows(task, ABSTAIN) is None
