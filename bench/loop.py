@@ -21,6 +21,7 @@ shows that the parts fit together, and nothing else.
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import random
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ from assistant.config import GateSettings, Settings, load
 from assistant.policy._quoting import Layout
 from assistant.policy._ranker import FEATURES
 from assistant.policy.extract import Weights, ranker
-from assistant.policy.quote import MODEL
+from assistant.policy.quote import MODEL, calibration
 from assistant.prompt import ABSTAIN
 from bench.common import assigned, report, scratch, settable
 from retrieval.fit._student import precision
@@ -43,7 +44,7 @@ from rlhf._loop_reward import Judge, mix
 from rlhf._loop_tasks import Task, of_lesson
 from rlhf._simulation_run import Outcome, World, learnt, simulate
 from rlhf.config import PPOSettings
-from rlhf.fit._exam import Exam, calibrate
+from rlhf.fit._exam import Exam
 from rlhf.fit._lessons import Lesson, make, readers, taught
 from rlhf.fit._network import configuration
 from rlhf.fit._pupils import quoting
@@ -129,7 +130,7 @@ def real(options: argparse.Namespace, settings: Settings) -> World:
         lambda found: judge(found, guard),
         refit if (SHIPPED / WEIGHTS).exists() else learnt,
         guard=guard,
-        calibrate=lambda trained: calibrate(exam.marks(trained)),
+        calibrate=exam.recalibrating(copy.deepcopy(model), calibration(options.policy)),
         dtype=precision("cpu"),
     )
 

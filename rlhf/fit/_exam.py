@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from assistant.policy._ranker import answerable
 from assistant.policy._signs import LANGUAGES
 from assistant.policy._trie import Path
 from assistant.policy.extract import MOST, Weights
+from assistant.policy.quote import Calibration
 from rlhf.fit._drills import Drill, plain
 from rlhf.fit._lessons import Lesson
 
@@ -104,6 +106,21 @@ class Exam:
         fits = calibrate(self.marks(model))
         going = self.going(model)
         return {lang: fit | {"more": further(going[lang])} for lang, fit in fits.items()}
+
+    def recalibrating(
+        self, start: LlamaForCausalLM, before: Mapping[str, Calibration]
+    ) -> Callable[[LlamaForCausalLM], dict[str, dict[str, float]]]:
+        """Makes the calibration of what a run of the loop makes of `start`; `more` is not in it.
+
+        The lessons of a run are too few to bound what is wrongly refused, and a threshold that
+        bounds it nevertheless refuses next to nothing. So the share of answerable questions that
+        it refuses stays that of `start` with its own calibration, `before`.
+        """
+
+        def made(model: LlamaForCausalLM) -> dict[str, dict[str, float]]:
+            return calibrate(self.marks(model), refused(self.marks(start), before))
+
+        return made
 
     def going(self, model: LlamaForCausalLM) -> dict[str, list[list[float]]]:
         """How probable it is after each sentence that a further one is needed, by language.
@@ -222,17 +239,19 @@ def _searched(marks: Sequence[Mark], lang: str) -> list[Mark]:
     return [m for m in marks if m.lang == lang and not m.said[1]]
 
 
-def calibrate(marks: Sequence[Mark]) -> dict[str, dict[str, float]]:
+def calibrate(
+    marks: Sequence[Mark], refusing: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, dict[str, float]]:
     """What `assistant.policy.quote.Calibration` keeps, of each language with both kinds.
 
-    Only articles count that reranker and answerability head have not learnt from either, whose
-    scores would else be trusted too much; where these lack one of the kinds, all of them do.
+    Args:
+        marks: of lessons that were not trained on; see `_judged`.
+        refusing: the share of answerable questions that the threshold refuses, by language;
+            without one it refuses what `bounded` allows.
     """
     found = {}
     for lang in LANGUAGES:
-        mine = _searched(marks, lang)
-        unseen = [m for m in mine if m.unseen]
-        mine = unseen if len({m.answerable for m in unseen}) == 2 else mine
+        mine = _judged(marks, lang)
         rows = np.array([m.sure for m in mine])
         there = np.array([m.answerable for m in mine], dtype=bool)
         if not there.any() or there.all():
@@ -244,8 +263,39 @@ def calibrate(marks: Sequence[Mark]) -> dict[str, dict[str, float]]:
         scale, ranked, offset = map(float, fit.x)
         sure = 1 / (1 + np.exp(-(rows @ fit.x[:2] + offset)))
         fits = {"scale": scale, "ranked": ranked, "offset": offset}
-        found[lang] = fits | {"threshold": bounded(sure[there])}
+        share = refusing.get(lang)
+        bar = bounded(sure[there]) if share is None else _refusing(sure[there], share)
+        found[lang] = fits | {"threshold": bar}
     return found
+
+
+def refused(marks: Sequence[Mark], fits: Mapping[str, Calibration]) -> dict[str, float]:
+    """The share of answerable questions that a calibration refuses, by language."""
+    found = {}
+    for lang, fit in fits.items():
+        there = [m for m in _judged(marks, lang) if m.answerable]
+        if there:
+            # the network's logit is that of one less the probability of abstaining
+            odds = [fit.scale * m.sure[0] + fit.ranked * m.sure[1] + fit.offset for m in there]
+            sure = 1 / (1 + np.exp(-np.clip(odds, -50, 50)))
+            found[lang] = float((sure < fit.threshold).mean())
+    return found
+
+
+def _judged(marks: Sequence[Mark], lang: str) -> list[Mark]:
+    """Those of a language that a calibration is fitted on.
+
+    Only articles count that reranker and answerability head have not learnt from either, whose
+    scores would else be trusted too much; where these lack one of the kinds, all of them do.
+    """
+    mine = _searched(marks, lang)
+    unseen = [m for m in mine if m.unseen]
+    return unseen if len({m.answerable for m in unseen}) == 2 else mine
+
+
+def _refusing(sure: Array, share: float) -> float:
+    """The threshold below which that share of confidences lies."""
+    return float(np.sort(sure)[min(round(share * len(sure)), len(sure) - 1)])
 
 
 def further(going: Sequence[Sequence[float]], mean: float = SENTENCES) -> float:

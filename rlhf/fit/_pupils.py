@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ import torch
 from assistant.config import PolicySettings
 from assistant.policy._quoting import Layout
 from assistant.policy.extract import Fitted, Weights
+from assistant.policy.quote import calibration
 from retrieval.fit._student import precision
 from retrieval.schema import Passage
 from retrieval.text import sentences
@@ -21,7 +23,7 @@ from rlhf._loop_watch import Told
 from rlhf.actor_quote import QuoteActor
 from rlhf.fit import _plain
 from rlhf.fit._causal import Writing
-from rlhf.fit._exam import Exam, calibrate
+from rlhf.fit._exam import Exam
 from rlhf.fit._lessons import Lesson
 from rlhf.fit._plain import Plain
 from rlhf.fit.pretrain import WORK
@@ -80,11 +82,12 @@ class Quotes:
     def pupil(self, check: Sequence[Lesson], weights: dict[str, Weights]) -> Pupil:
         """All of its weights learn."""
         exam = Exam(check, weights, self._layout, torch.float32)
+        start, before = copy.deepcopy(self._model), calibration(self._start)
         return Quoting(
             self._start,
             self._model,
             self._layout,
-            lambda trained: calibrate(exam.marks(trained)) if check else {},
+            exam.recalibrating(start, before) if check else lambda trained: {},
             self._options,
             QuoteActor(self._model, dtype=self._dtype),
         )
