@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--policy", type=Path, default=MODEL, help="folder of the policy")
     parser.add_argument("--turns", type=int, default=2000, help="turns of simulated users")
     parser.add_argument("--updates", type=int, default=80, help="updates of PPO")
-    parser.add_argument("--taste", choices=("brief", "newest"), default="brief")
+    parser.add_argument("--taste", choices=("brief", "newest"), default="newest")
     parser.add_argument("--seed", type=int, default=7)
     settable(parser)
     options = parser.parse_args(arguments)

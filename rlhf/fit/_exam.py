@@ -263,23 +263,33 @@ def calibrate(
         scale, ranked, offset = map(float, fit.x)
         sure = 1 / (1 + np.exp(-(rows @ fit.x[:2] + offset)))
         fits = {"scale": scale, "ranked": ranked, "offset": offset}
-        share = refusing.get(lang)
-        bar = bounded(sure[there]) if share is None else _refusing(sure[there], share)
+        if lang in refusing:
+            mine = [m for m in _searched(marks, lang) if m.answerable]
+            sure = np.sort(_sure(mine, Calibration(**fits)))
+            bar = float(sure[min(round(refusing[lang] * len(sure)), len(sure) - 1)])
+        else:
+            bar = bounded(sure[there])
         found[lang] = fits | {"threshold": bar}
     return found
 
 
 def refused(marks: Sequence[Mark], fits: Mapping[str, Calibration]) -> dict[str, float]:
-    """The share of answerable questions that a calibration refuses, by language."""
+    """The share of answerable questions that a calibration refuses, by language.
+
+    Of all of them, seen or not: what is trusted too much is so before a run and after it.
+    """
     found = {}
     for lang, fit in fits.items():
-        there = [m for m in _judged(marks, lang) if m.answerable]
+        there = [m for m in _searched(marks, lang) if m.answerable]
         if there:
-            # the network's logit is that of one less the probability of abstaining
-            odds = [fit.scale * m.sure[0] + fit.ranked * m.sure[1] + fit.offset for m in there]
-            sure = 1 / (1 + np.exp(-np.clip(odds, -50, 50)))
-            found[lang] = float((sure < fit.threshold).mean())
+            found[lang] = float((_sure(there, fit) < fit.threshold).mean())
     return found
+
+
+def _sure(marks: Sequence[Mark], fit: Calibration) -> Array:
+    """Confidences; the network's logit is that of one less the probability of abstaining."""
+    odds = [fit.scale * m.sure[0] + fit.ranked * m.sure[1] + fit.offset for m in marks]
+    return np.asarray(1 / (1 + np.exp(-np.clip(odds, -50, 50))))
 
 
 def _judged(marks: Sequence[Mark], lang: str) -> list[Mark]:
@@ -291,11 +301,6 @@ def _judged(marks: Sequence[Mark], lang: str) -> list[Mark]:
     mine = _searched(marks, lang)
     unseen = [m for m in mine if m.unseen]
     return unseen if len({m.answerable for m in unseen}) == 2 else mine
-
-
-def _refusing(sure: Array, share: float) -> float:
-    """The threshold below which that share of confidences lies."""
-    return float(np.sort(sure)[min(round(share * len(sure)), len(sure) - 1)])
 
 
 def further(going: Sequence[Sequence[float]], mean: float = SENTENCES) -> float:
