@@ -46,6 +46,7 @@ from assistant.phrases import abstain, say
 from assistant.prompt import unmarked
 from assistant.schema import Asked, Delta, Event, Prompt, Reply, Sampling
 from retrieval.langchain import as_document
+from safety.links import said_back
 
 
 class ChatPlumbline(BaseChatModel):
@@ -223,7 +224,7 @@ class ChatPlumbline(BaseChatModel):
                 yield AIMessageChunk(content=piece)
         finish, rest = last.finish, ""
         if documents and not shown:
-            finish, rest = "abstain", abstain(prompt.language, prompt.question, [], [])
+            finish, rest = "abstain", abstain(prompt.language, said_back(prompt.question), [], [])
         said = {
             "model_name": self.model_name,
             "finish_reason": finish,

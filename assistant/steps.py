@@ -43,7 +43,7 @@ from retrieval.text import content_words, is_han, is_stop, query_terms
 from safety import Context, Guard, Verdict
 from safety.control import inert
 from safety.leaks import mask
-from safety.links import neutralise
+from safety.links import neutralise, said_back
 from safety.refusal import refusal_reply
 
 NOTHING_YET = Understanding("question", "", False, "en", "")
@@ -216,11 +216,11 @@ def conclude(state: State, parts: Parts) -> str:
             state.answer = say("no_other", state.language)
         elif corrected:
             asked = next((t.user_text for t in reversed(state.history) if t.reply.passages), query)
-            state.answer = say("not_corrected", state.language, query=asked)
+            state.answer = say("not_corrected", state.language, query=said_back(asked))
         else:
             # what a word's absence tells must not tell of documents that may not be read
             absent = _absent(query, parts) if state.readers is None else []
-            state.answer = abstain(state.language, state.text.strip(), absent, _near(state))
+            state.answer = abstain(state.language, said_back(state.text), absent, _near(state))
             aside = sum(v.action == "quarantine" for v in state.verdicts)
             if aside:
                 state.answer += " " + say("set_aside", state.language, number=str(aside))

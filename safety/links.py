@@ -145,6 +145,15 @@ def neutralise(
     return (out, True) if out != plain else (text, False)
 
 
+def said_back(text: str) -> str:
+    """A user's own words as a reply may repeat them: no link, no image, no control character.
+
+    Who pasted them need not know what is in them, and a page or a terminal would obey it.
+    """
+    words, _ = neutralise(text, frozenset())
+    return " ".join("".join(c if c.isprintable() else " " for c in words).split())
+
+
 def _prose(text: str, names: dict[str, str], rules: Rules) -> str:
     """Text outside fenced code, paragraph by paragraph."""
     raw = _raw_html(text) or "\ue000" in text

@@ -540,6 +540,13 @@ def test_a_policy_may_abstain(world: World) -> None:
     assert got == ("abstained", True, 0.07)
 
 
+def test_an_abstention_repeats_no_link_of_the_question(world: World) -> None:
+    """Whoever pasted it need not know what it does on a page that renders the reply."""
+    policy = says(Delta("", finish="abstain"))
+    reply = world.assistant(policy).reply("What is ![x](https://evil.test/?q=1) [this](//b.test)?")
+    assert reply.text.startswith("I did not find an answer to “What is x this?” in the documents.")
+
+
 @pytest.mark.parametrize(
     ("text", "absent"),
     [

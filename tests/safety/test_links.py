@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from safety.links import neutralise
+from safety.links import neutralise, said_back
 
 KNOWN = "https://docs.example.com/a"
 ALLOWED = frozenset({KNOWN})
@@ -109,3 +109,18 @@ def test_an_image_needs_more_than_a_link(text: str, expected: str) -> None:
     assert neutralise(text, ALLOWED, frozenset())[0] == expected
     assert neutralise(text, ALLOWED, ALLOWED) == (text, False)
     assert neutralise(text, frozenset(), ALLOWED)[0] == neutralise(text, frozenset())[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("  What is\na < b?  ", "What is a < b?"),
+        ("[link](javascript:alert(1)) 在哪里？", "link 在哪里？"),
+        ("![x](https://evil.test/?q=1) what?", "x what?"),
+        ("<img src=x onerror=alert(1)> hi", "hi"),
+        ("\x1b]0;evil\x07\x1b[31mred\u202e", "]0;evil [31mred"),
+    ],
+)
+def test_what_is_said_back_commands_neither_page_nor_terminal(text: str, expected: str) -> None:
+    """Words stay; what would be fetched, run or obeyed goes."""
+    assert said_back(text) == expected
