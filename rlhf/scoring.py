@@ -13,7 +13,8 @@ it. The tokenizer's own truncation never has anything to cut.
 
 How much length counts depends on what was asked (a chat wants more where a quote should be short),
 so the head has two columns: a score, and how much it rises with the logarithm of the reply's length
-(`size`). A file with the first column alone scores without the second.
+(`size`). A file with the first column alone scores without the second. A model that was fitted to
+one's own comparisons weighs the reply's letters as well (`WORDS`, see `rlhf._surface`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 from tokenizers import Encoding, Tokenizer
 
 from assistant.prompt import EVIDENCE
@@ -37,11 +39,14 @@ from assistant.schema import Message
 from retrieval.embed import _weights
 from retrieval.embed.heads import MAX_TOKENS
 from retrieval.embed.heads import load as load_heads
+from rlhf._surface import surface
 from rlhf.errors import RewardError
 
 #: Where the shipped reward model lies, and its files.
 MODEL = Path(__file__).resolve().parents[1] / "models" / "reward"
 WEIGHTS, SCALE = "heads.safetensors", "calibration.json"
+#: The weights of a reply's letters in the file, (FEATURES,); they add to the first column.
+WORDS = "words"
 JOINT, LEFT_OUT = " >>> ", "…"
 #: Tokens that one such mark stands for; each further one stands for twice as many. Most marks.
 LEAST, MARKS = 64, 5
@@ -208,9 +213,29 @@ def load(
         raise RewardError(
             f"{scale} is not of the weights beside it ({digest[:12]}); take both from one run"
         )
-    heads = load_heads(weights, runtime=runtime, device=device, dtype=dtype, size=size)
     own = Scale(float(told["gain"]), float(told["bias"]))
-    return RewardModel(heads, own, f"reward@{digest[:12]}")
+    logits = unscaled(weights, runtime=runtime, device=device, dtype=dtype, size=size)
+    return RewardModel(logits, own, f"reward@{digest[:12]}")
+
+
+def letters(texts: Sequence[str]) -> NDArray[np.float64]:
+    """What `surface` makes of the replies in texts as `render` makes them, (n, FEATURES)."""
+    return surface([text.partition(JOINT)[2] for text in texts])
+
+
+def unscaled(weights: Path, **how: Any) -> Callable[[Sequence[str]], Array]:
+    """What a file of weights makes of rendered texts, (n, columns); `how` as `load` takes it."""
+    heads, words = load_heads(weights, **how), load_file(weights).get(WORDS)
+    if words is None:
+        return heads
+    weighed = words.astype(np.float64)
+
+    def logits(texts: Sequence[str]) -> Array:
+        found = np.array(heads(texts), dtype=np.float32)
+        found[:, 0] += letters(texts) @ weighed
+        return found
+
+    return logits
 
 
 @functools.cache

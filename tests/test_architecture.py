@@ -103,6 +103,7 @@ HEAVY = {
         "rlhf/samplers/*.py",
     ),
     "sklearn": (
+        "rlhf/_surface.py",
         "assistant/fit/guard.py",
         "assistant/fit/_guard_levels.py",
         "assistant/fit/support.py",

@@ -32,7 +32,6 @@ from torch import Tensor, nn
 from assistant.config import Settings
 from retrieval.embed import _weights
 from retrieval.embed.heads import HEAD, MAX_TOKENS
-from retrieval.embed.heads import load as load_heads
 from retrieval.fit._checkpoint import named
 from retrieval.fit._loop import Loop
 from retrieval.fit._student import Scorer, precision, stored, write
@@ -53,6 +52,7 @@ from rlhf.scoring import (
     joined,
     render,
     size,
+    unscaled,
 )
 
 WORK = Path(".runs") / "reward"
@@ -148,8 +148,8 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
 
 def scaled(out: Path, samples: Sequence[Pair], device: str = "cpu") -> tuple[RewardModel, str]:
     """Write the scale beside the weights in `out`; the model on it, and the weights' SHA-256."""
-    heads = load_heads(out / WEIGHTS, device=device)
-    model = RewardModel(heads, Scale()).normalised(samples)
+    logits = unscaled(out / WEIGHTS, device=device)
+    model = RewardModel(logits, Scale()).normalised(samples)
     digest = hashlib.sha256((out / WEIGHTS).read_bytes()).hexdigest()
     scale = {"gain": model.scale.gain, "bias": model.scale.bias, "sha256": digest}
     (out / SCALE).write_text(json.dumps(scale, indent=1) + "\n", encoding="utf-8")

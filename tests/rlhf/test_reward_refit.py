@@ -55,6 +55,27 @@ def test_own_comparisons_turn_the_head(tmp_path: Path, columns: int) -> None:
     assert (seen.mean(), seen.std()) == pytest.approx((0.0, 1.0), abs=0.25)
 
 
+def test_a_taste_for_a_year_is_read_from_the_letters(tmp_path: Path) -> None:
+    """In both languages, and further comparisons begin where the first ones ended."""
+    dice = random.Random(4)
+    rows = []
+    for n in range(200):
+        form = "As of {}: pump %d runs %d hours." if n % 2 else "截至{}年：泵%d运行%d小时。"
+        said = tuple(form.format(year) % (n, dice.randint(2, 30)) for year in (2016, 2024))
+        order = (1, 0) if dice.random() < 0.75 else (0, 1)
+        rows.append(Ranking("log", "en", "a", f"Pump {n}?", said, ((*order, 1.0),), False))
+    refit(shipped(tmp_path, 2, 0.0), rows, tmp_path / "own", 7)
+    asked = [
+        ("How long does the valve run?", f"As of {y}: valve 3 runs 7 hours.") for y in (2024, 2016)
+    ]
+    asked += [("阀门运行多久？", f"截至{y}年：阀门运行七小时。") for y in (2024, 2016)]
+    refit(tmp_path / "own", rows[:20], tmp_path / "again", 7)
+    for folder in ("own", "again"):
+        found = load(tmp_path / folder)(asked)
+        assert found[0] > found[1]
+        assert found[2] > found[3]
+
+
 def test_the_penalty_holds_the_head_where_it_was() -> None:
     """A pull without bound leaves it, a weak one lets it follow; an edit counts for less."""
     gaps = np.eye(3)
