@@ -219,7 +219,7 @@ def _show(times: Times, policy: Policy, settings: Settings, options: argparse.Na
     }
     for name, seconds in measures.items():
         p50, p95 = (float(np.percentile(seconds, p)) * 1000 for p in (50, 95))
-        values |= {f"{name}_p50_ms": round(p50, 1), f"{name}_p95_ms": round(p95, 1)}
+        values |= {f"{name}_p50_ms": round(p50, 3), f"{name}_p95_ms": round(p95, 3)}
         rows.append((name, f"{p50:.0f} / {p95:.0f} ms", f"p50 / p95, n {len(seconds)}"))
     prefill = float(np.median(times.prefill)) * 1000
     tokens = float(np.mean([a.tokens for a in times.answers]))
