@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,16 +17,20 @@ from assistant.training import (
     GateRow,
     Pair,
     Remark,
+    RewardModel,
     Run,
 )
 from rlhf import _loop_status as status
 from rlhf._manifest import Manifest
 from rlhf.gates import Gate, failing
 from rlhf.registry import Entry
+from rlhf.scoring import SCALE
 from rlhf.survey import ONE_USER, Survey
 
 #: What a run's process printed.
 OUTPUT = "output.log"
+#: What is known of a reward model that was measured.
+FIGURES = ("accuracy", "low", "high", "n", "baseline", "ece")
 STATES: dict[str, CandidateState] = {
     "live": "live",
     "trial": "canary",
@@ -53,6 +58,16 @@ def remarks(found: Survey) -> Iterator[Remark]:
     if found.across:
         text = f"{found.across} questions stand in more than one split."
         yield Remark("across", text, found.across)
+
+
+def shipped(folder: Path) -> RewardModel:
+    """The reward model in a folder, with what its training measured on held-out comparisons."""
+    try:
+        told = json.loads((folder / SCALE).read_text(encoding="utf-8"))
+        found = {name: told["held"][name] for name in FIGURES}
+    except (OSError, ValueError, LookupError, TypeError):  # whoever loads it says what is wrong
+        found = {}
+    return RewardModel("reward", **found)
 
 
 def run_of(folder: Path) -> Run | None:

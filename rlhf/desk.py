@@ -39,7 +39,7 @@ from assistant.training import (
 )
 from rlhf import _loop_status as status
 from rlhf import canary
-from rlhf._desk_views import OUTPUT, candidate_of, command, pair_of, remarks, run_of
+from rlhf._desk_views import OUTPUT, candidate_of, command, pair_of, remarks, run_of, shipped
 from rlhf.errors import (
     CandidateBroken,
     NotPromotable,
@@ -303,7 +303,7 @@ class Desk:
                 low, high = mine["interval"] or (None, None)
                 ece = named.get("reward_ece", {}).get("value")
                 return RewardModel(folder.name, mine["value"], low, high, mine["n"], None, ece)
-        return RewardModel("reward") if self._shipped() else None
+        return shipped(self._models / "reward") if self._shipped() else None
 
     def _begin(self, folder: Path) -> Run:
         with self._lock:

@@ -85,6 +85,28 @@ def shorter(row: Ranking) -> list[float]:
     return [-length for length in longer(row)]
 
 
+def overall(found: Sequence[Judged], plain: Sequence[Judged]) -> dict[str, float]:
+    """All comparisons as one row of figures, nothing of none.
+
+    Args:
+        found: by the reward model.
+        plain: of the same rankings, by the rule that longer is better; the better of it and its
+            opposite is what the model has to beat.
+    """
+    if not found:
+        return {}
+    rule = accuracy(plain)
+    values = zip(
+        ("accuracy", "low", "high", "baseline", "ece"),
+        (accuracy(found), *interval(found), max(rule, 1 - rule), error(found)),
+        strict=True,
+    )
+    return {
+        "n": sum(len(row.margins) for row in found),
+        **{name: round(value, 4) for name, value in values},
+    }
+
+
 def table(found: Sequence[Judged], plain: Sequence[Judged]) -> Iterator[str]:
     """Lines of a table: a source and language a row; `plain` is of the rule that longer is better.
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -140,7 +140,9 @@ def run(data: Path, out: Path, limit: int | None, settings: Settings) -> Iterato
     yield "bringing the scores to mean 0 and deviation 1"
     model, digest = scaled(out, samples[::2], device)
     fresh = model(samples[1::2])
-    lines = [*measured(model, rows.held), "", _checked(fresh, samples[1::2])]
+    found, plain = judged(rows.held, model.logits), card.judged(rows.held, card.longer)
+    _said(out, {"held": card.overall(found, plain)})
+    lines = [*card.table(found, plain), "", _checked(fresh, samples[1::2])]
     (out / "card.md").write_text(_card(digest, plan, rows, before, lines), encoding="utf-8")
     yield from lines
     yield f"written to {out}"
@@ -151,9 +153,16 @@ def scaled(out: Path, samples: Sequence[Pair], device: str = "cpu") -> tuple[Rew
     logits = unscaled(out / WEIGHTS, device=device)
     model = RewardModel(logits, Scale()).normalised(samples)
     digest = hashlib.sha256((out / WEIGHTS).read_bytes()).hexdigest()
-    scale = {"gain": model.scale.gain, "bias": model.scale.bias, "sha256": digest}
-    (out / SCALE).write_text(json.dumps(scale, indent=1) + "\n", encoding="utf-8")
+    (out / SCALE).unlink(missing_ok=True)  # what it says is of the weights before
+    _said(out, {"gain": model.scale.gain, "bias": model.scale.bias, "sha256": digest})
     return model, digest
+
+
+def _said(out: Path, values: Mapping[str, Any]) -> None:
+    """Add values to the file of the scale, from which the Train page reads those held out."""
+    path = out / SCALE
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path.write_text(json.dumps({**before, **values}, indent=1) + "\n", encoding="utf-8")
 
 
 def told(rows: Gathered) -> Iterator[str]:
@@ -309,11 +318,6 @@ def judged(rows: Sequence[Ranking], logits: Callable[[Sequence[Pair]], Array]) -
     """What these logits make of rankings."""
     found = iter(logits([(row.question, reply) for row in rows for reply in row.replies]).tolist())
     return card.judged(rows, lambda row: list(islice(found, len(row.replies))))
-
-
-def measured(model: RewardModel, held: Sequence[Ranking]) -> Iterator[str]:
-    """Lines on held-out rankings: accuracy and calibration of the model as it will be served."""
-    yield from card.table(judged(held, model.logits), card.judged(held, card.longer))
 
 
 def _checked(scores: Array, samples: Sequence[Pair]) -> str:

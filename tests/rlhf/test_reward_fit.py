@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from assistant.config import Settings
 from retrieval.embed import _weights
+from rlhf._desk_views import shipped
 from rlhf.fit import _reward_card as card
 from rlhf.fit._asked import FILES
 from rlhf.fit._reward_rows import Gathered, Ranking
 from rlhf.fit.reward import Plan, Trainer, begun, drawn, judged, run
-from rlhf.scoring import WEIGHTS, load
+from rlhf.scoring import SCALE, WEIGHTS, load
 from tests.bench_files import write
 
 WORDS = 64
@@ -178,6 +179,10 @@ def test_accuracy_and_calibration_by_hand() -> None:
     assert card.error([card.Judged("s", "en", won * 5)]) > 0.1
     assert math.isnan(card.error([]))
     assert len(list(card.table(card.judged([row], card.longer), []))) == 2 + 2
+    told = card.overall(card.judged([row], card.shorter), card.judged([row], card.longer))
+    assert (told["n"], told["accuracy"], told["baseline"]) == (3, 0.1667, 0.8333)
+    assert told["low"] <= told["accuracy"] <= told["high"]
+    assert card.overall([], []) == {}
 
 
 def data(folder: Path) -> Path:
@@ -233,3 +238,8 @@ def test_a_run_leaves_a_model_that_scores(tmp_path: Path, monkeypatch: pytest.Mo
     assert "near chance" in card_text
     assert (out / WEIGHTS).stat().st_size <= 2_800_000
     assert not (tmp_path / "nowhere").exists()
+    held = shipped(out)
+    assert 0 <= (held.low or 0) <= (held.accuracy or -1) <= (held.high or 0) <= 1
+    assert held.n > 0
+    (out / SCALE).write_text('{"gain": 1}', encoding="utf-8")
+    assert shipped(out).accuracy is None
