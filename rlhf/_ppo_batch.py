@@ -152,6 +152,8 @@ def prepared(
     if settings.whiten_rewards:
         rewards = objectives.whiten(rewards, mask, shift=False, total=world.sum)
     advantages, returns = objectives.gae(rewards, values, mask, settings.discount, settings.trace)
+    if settings.leave_one_out:
+        advantages = objectives.less_others(advantages, mask, settings.answers)
     if settings.whiten_advantages:
         advantages = objectives.whiten(advantages, mask, total=world.sum)
     weights, gap = _importance(rollouts, old, mask, settings.sampler_clip, world)

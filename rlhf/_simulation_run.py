@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +192,8 @@ def simulate(
     fits = calibration(board.folder / MODEL)
     sides = [parts.live, Network(world.model, world.layout, fits)]
     said = [[side.answer(task) for task in world.held] for side in sides]
-    rivals = _rivals(world, before, proxies[0], board.folder, ppo.rate)
+    blind = unlabelled(world.judge(models[0] if models else None))
+    rivals = _rivals(world, before, proxies[0], blind, board.folder, ppo.rate)
     store.close()
     return _outcome(world, minutes, crowd, said, after, curve, rivals, registry, board)
 
@@ -218,13 +219,27 @@ def _pupil(world: World) -> Quoting:
     return Quoting(world.start, world.model, world.layout, world.calibrate, actor=actor)
 
 
+def unlabelled(judge: Judge) -> Callable[[Sequence[Task], Sequence[str]], Floats]:
+    """The totals of a judge of its own that is not told what is right: as when somebody asks."""
+
+    def totals(tasks: Sequence[Task], replies: Sequence[str]) -> Floats:
+        return judge.totals([replace(task, answerable=None) for task in tasks], replies)
+
+    return totals
+
+
 def _rivals(
-    world: World, before: QuoteActor, proxy: Judge, folder: Path, rate: float
+    world: World,
+    before: QuoteActor,
+    proxy: Judge,
+    blind: Callable[[Sequence[Task], Sequence[str]], Floats],
+    folder: Path,
+    rate: float,
 ) -> list[Spot]:
     """Best of n of the policy that PPO began with, and imitation of the best of four."""
     gold = world.annotator.gold
     held = world.held[:SEEN]
-    found = [*best_of(before, held, proxy.totals, gold, SIZES)]
+    found = [*best_of(before, held, blind, proxy.totals, gold, SIZES)]
 
     def score(tasks: Sequence[Task], rollouts: Sequence[Any]) -> list[float]:
         replies = [t.reply(r.completion) for t, r in zip(tasks, rollouts, strict=True)]

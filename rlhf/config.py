@@ -67,6 +67,9 @@ class PPOSettings(BaseModel):
     value_clip: float = Field(default=0.2, gt=0, description="of the change of a value")
     value_weight: float = Field(default=0.1, ge=0, description="of the value loss")
     value_warmup: int = Field(default=5, ge=0, description="first updates, of the value head alone")
+    leave_one_out: bool = Field(
+        default=False, description="advantages are less those of other answers to the prompt"
+    )
     whiten_advantages: bool = Field(default=True, description="to mean 0 and variance 1")
     whiten_rewards: bool = Field(default=False, description="to variance 1, the mean stays")
 

@@ -115,6 +115,7 @@ def schedule(settings: TrainSettings, **values: Any) -> PPOSettings:
         "value_warmup": min(5, settings.updates // 4),  # a short run learns something too
         "save_every": 5,
         "average": 0.98,
+        "leave_one_out": True,
     }
     own = chosen | values
     least = int(own.get("minibatches", PPOSettings().minibatches))

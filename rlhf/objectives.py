@@ -188,6 +188,26 @@ def gae(
     return found, (found + values) * mask
 
 
+def less_others(advantages: Tensor, mask: Tensor, answers: int) -> Tensor:
+    """Advantages less what the other answers to the same prompt gained, on average.
+
+    How right the values are on a prompt is noise that all answers to it share: the leave-one-out
+    baseline (Kool et al. 2019; Ahmadian et al. 2024) takes it away without bias, since it depends
+    on other draws alone. Where all answers are the same and as good, nothing is learnt from them.
+
+    Args:
+        advantages: (rows, length); the answers to a prompt stand one behind the other.
+        mask: (rows, length).
+        answers: to each prompt; with 1 nothing changes.
+    """
+    if answers < 2:
+        return advantages
+    first = mask.int().argmax(1, keepdim=True)
+    gained = (advantages * mask).gather(1, first).view(-1, answers)
+    others = (gained.sum(1, keepdim=True) - gained) / (answers - 1)
+    return (advantages - others.view(-1, 1)) * mask
+
+
 def explained_variance(
     values: Tensor, returns: Tensor, mask: Tensor, total: Total = _alone
 ) -> Tensor:

@@ -6,7 +6,8 @@ An update draws answers, has them scored, and learns from them:
 2. the score is the sum of all reward terms, replaced where an answer did not end, then clipped;
 3. log-probs before the update come from the training forward, not from the sampler;
 4. the reward is the score on the last action, minus beta times the KL (k1) at each action;
-5. advantages by GAE, whitened over all actions of the batch;
+5. advantages by GAE, less those of the other answers to the task where `leave_one_out` says so,
+   whitened over all actions of the batch;
 6. `epochs` shuffles in `minibatches` optimiser steps, each with the clipped policy loss, the
    clipped value loss and, where `pretraining` weighs anything, the language model's (PPO-ptx);
 7. beta is adapted to the target KL.

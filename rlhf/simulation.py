@@ -237,27 +237,32 @@ def spot(
 def best_of(
     actor: Actor[Task],
     tasks: Sequence[Task],
+    chooses: Judge,
     proxy: Judge,
     gold: Judge,
     sizes: Sequence[int],
     seed: int = 1,
 ) -> Iterator[Spot]:
-    """The best of n of a policy for each n, all from one pool of the most of them."""
+    """The best of n of a policy for each n, all from one pool of the most of them.
+
+    `chooses` should know what is known when somebody asks: one that looks up the right answer of a
+    held-out question makes of a hard question an easy one, which no policy can.
+    """
     generator = torch.Generator().manual_seed(seed)
-    pools: list[tuple[Floats, Floats]] = []
+    judges = (chooses, proxy, gold)
+    pools: list[tuple[Floats, ...]] = []
     for some in _parts(tasks):
         asked = [task for task in some for _ in range(max(sizes))]
         with torch.no_grad():
             drawn = actor.draw(asked, 1.0, generator)
         replies = [t.reply(r.completion) for t, r in zip(asked, drawn, strict=True)]
         shape = (len(some), max(sizes))
-        scores = proxy(asked, replies).reshape(shape), gold(asked, replies).reshape(shape)
-        pools.append(scores)
-    chooses, counts = (np.concatenate([pool[side] for pool in pools]) for side in (0, 1))
+        pools.append(tuple(judge(asked, replies).reshape(shape) for judge in judges))
+    by, *counts = (np.concatenate([pool[side] for pool in pools]) for side in range(len(judges)))
     for n in sizes:
         means = [
-            np.mean([objectives.best_of_n(p, v, n) for p, v in zip(chooses, of, strict=True)])
-            for of in (chooses, counts)
+            np.mean([objectives.best_of_n(p, v, n) for p, v in zip(by, of, strict=True)])
+            for of in counts
         ]
         yield Spot(f"best of {n}", objectives.best_of_n_kl(n), *map(float, means))
 

@@ -211,6 +211,18 @@ def test_d27_gae_is_its_sum(discount: float, trace: float) -> None:
         torch.testing.assert_close(found[row, :size], torch.tensor(want))
 
 
+def test_what_all_answers_to_a_prompt_share_is_no_advantage() -> None:
+    """Of two prompts with two answers each: by hand, and a wrong value of a prompt is gone."""
+    mask = torch.tensor([[0, 1, 1], [0, 1, 0], [1, 1, 0], [1, 0, 0]]).bool()
+    values = torch.tensor([[0.0, 1, 2], [0, 3, 0], [5, 1, 0], [1, 0, 0]])
+    found = o.less_others(values, mask, 2)
+    assert found.tolist() == [[0, -2, -1], [0, 2, 0], [4, 0, 0], [-4, 0, 0]]
+    assert torch.equal(o.less_others(values, mask, 1), values)
+    off = values + torch.tensor([[7.0], [7], [-3], [-3]]) * mask
+    assert torch.allclose(o.less_others(off, mask, 2), found)
+    assert o.less_others(torch.full((4, 3), 0.7) * mask, mask, 4).abs().max() < 1e-6
+
+
 def test_d28_nothing_is_worth_anything_after_the_end() -> None:
     """Numbers in the padding change neither advantages nor returns."""
     rewards, values, _ = ragged(13)

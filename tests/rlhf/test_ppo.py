@@ -174,6 +174,23 @@ def test_d23_another_forward_is_caught_before_it_teaches(tmp_path: Path) -> None
     assert torch.equal(near(actor), before)
 
 
+@pytest.mark.parametrize("other", [False, True])
+def test_easy_prompts_teach_nothing_beside_other_answers(other: bool, tmp_path: Path) -> None:
+    """A score of the prompt alone moves the policy only where no other answer tells as much."""
+
+    def reward(tasks: Sequence[int], rollouts: Sequence[Rollout]) -> dict[str, list[float]]:
+        return {"prompt": [float(task) for task in tasks]}
+
+    settings = changed(
+        beta=0.0, target_kl=None, trace=1.0, answers=4, minibatches=1, epochs=1, updates=1,
+        leave_one_out=other, whiten_advantages=False,
+    )  # fmt: skip
+    actor = table()
+    before = near(actor)
+    list(PPO(actor, [0, 1, 2], reward, settings, tmp_path).train())
+    assert torch.equal(near(actor), before) is other
+
+
 def test_d25_a_samplers_own_log_probs_weigh_and_are_watched(tmp_path: Path) -> None:
     """Their distance is a measure; where they are the policy's own, nothing changes."""
 

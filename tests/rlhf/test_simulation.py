@@ -5,14 +5,18 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from assistant.prompt import ABSTAIN
+from rlhf._loop_reward import Judge, mix
+from rlhf._simulation_run import unlabelled
 from rlhf.actor_quote import QuoteActor
 from rlhf.gates import Evidence, decide
 from rlhf.ppo import PPO
 from rlhf.preferences import PreferenceStore
+from rlhf.reward import Composite
 from rlhf.samples import gather
 from rlhf.simulation import SURFACE, TASTE, USER, Annotator, best_of, collect, spot
 from tests.assistant import quoters
@@ -128,7 +132,18 @@ def test_the_curve_begins_at_no_divergence_and_best_of_one_is_the_policy() -> No
     here = spot("start", actor, held, own.gold, own.gold)
     assert here.kl == pytest.approx(0, abs=1e-5)
     assert here.root == pytest.approx(0, abs=1e-2)
-    found = list(best_of(actor, held, own.gold, own.gold, (1, 2, 4)))
+    found = list(best_of(actor, held, own.gold, own.gold, own.gold, (1, 2, 4)))
     assert [s.name for s in found] == ["best of 1", "best of 2", "best of 4"]
     assert found[0].proxy <= found[1].proxy <= found[2].proxy
     assert all(s.proxy == s.gold for s in found)
+
+
+def test_the_best_of_n_is_chosen_without_the_right_answers() -> None:
+    """A judge that is not told them finds a right answer and a wrong one alike."""
+    judge = Judge(Composite(mix(preference=False, rules=False)))
+    (task,) = [t for t in tasks(8) if t.right][:1]
+    wrong = next(n for n in range(len(task.texts)) if n not in task.right | task.needed)
+    said = [task.texts[min(task.right)], task.texts[wrong]]
+    assert np.ptp(unlabelled(judge)([task, task], said)) == 0
+    told = Judge(Composite(mix(preference=False, rules=False))).totals([task, task], said)
+    assert told[0] > told[1]
