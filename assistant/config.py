@@ -187,7 +187,7 @@ class TrainSettings(BaseModel):
     updates: int = Field(100, ge=1, description="updates of PPO")
     episodes: int = Field(64, ge=8, description="answers drawn for an update")
     answers: int = Field(4, ge=1, description="of these, to one prompt, which is read once")
-    rate: float = Field(1e-4, gt=0, description="learning rate of the policy")
+    rate: float = Field(1.5e-4, gt=0, description="learning rate of the policy")
     kl: float = Field(6.0, gt=0, description="KL that PPO aims at, nats an answer")
     pretraining: float = Field(0.0, ge=0, description="weight of the loss on plain text (PPO-ptx)")
     adapter_rank: int = Field(16, ge=0, description="LoRA rank of a model that writes; 0 = none")
