@@ -56,6 +56,9 @@ class Intake:
         self._turns = ThreadPoolExecutor(1, thread_name_prefix="ingest")
         self._far_turns = ThreadPoolExecutor(1, thread_name_prefix="fetch")
         self._running: dict[threading.Event, tuple[Future[None], list[str]]] = {}
+        #: Held while a run begins, an edit is taken in, or a source is forgotten: what began before
+        #: has ended by then, and what begins later finds that the source is not there.
+        self._lock = threading.Lock()
 
     def ingest(
         self,
@@ -98,11 +101,11 @@ class Intake:
         Raises:
             SourceNotFound: it was never ingested.
         """
-        record = next((r for r in self.ledger.sources.all() if r.root == root), None)
+        record = self._known(root)
         if record is None:
             known = ", ".join(r.root for r in self.ledger.sources.all()) or "none"
             raise SourceNotFound(f"{root}: no such source; there are: {known}")
-        yield from self._play_all([record])
+        yield from self._play_all([record], again=True)
 
     def hand_over(self, root: str, given: Iterable[Given], *, complete: bool = False) -> Events:
         """Take in documents from memory under the name `root`.
@@ -145,23 +148,25 @@ class Intake:
 
     def update(self, root: str, paths: Iterable[str]) -> IngestSummary | None:
         """Take in changes at these paths below an ingested folder, at once; None: not one."""
-        record = next((r for r in self.ledger.sources.all() if r.root == root), None)
-        if record is None or record.kind != FILES:
-            return None
-        items, gone = files.touched(Path(root), paths)
-        if not items and not gone:
-            return None
-        *_, last = self._ingester.update(record, items, gone)
+        with self._lock:
+            record = self._known(root)
+            if record is None or record.kind != FILES:
+                return None
+            items, gone = files.touched(Path(root), paths)
+            if not items and not gone:
+                return None
+            *_, last = self._ingester.update(record, items, gone)
         assert isinstance(last, IngestSummary)
         return last
 
     def forget(self, name: str) -> int:
         """Remove a source, everything below it, or one document; returns how many there were."""
-        for stop, (future, roots) in list(self._running.items()):
-            if any(belongs(root, name) or belongs(name, root) for root in roots):
-                stop.set()
-                wait([future])
-        return self.ledger.forget(name)
+        with self._lock:
+            for stop, (future, roots) in list(self._running.items()):
+                if any(belongs(root, name) or belongs(name, root) for root in roots):
+                    stop.set()
+                    wait([future])
+            return self.ledger.forget(name)
 
     def close(self) -> None:
         """Stop what runs, after the documents in flight."""
@@ -169,6 +174,9 @@ class Intake:
             stop.set()
         for turns in (self._turns, self._far_turns):
             turns.shutdown(wait=True, cancel_futures=True)
+
+    def _known(self, root: str) -> SourceRecord | None:
+        return next((r for r in self.ledger.sources.all() if r.root == root), None)
 
     def _name(self, address: Path | str, kind: str) -> tuple[str, str]:
         """The root's name and its kind."""
@@ -185,9 +193,11 @@ class Intake:
         state = dict(record.state) if record else {}
         return Context(self._settings.sources, self._home / "sources", self._fetcher, state)
 
-    def _sync_all(self, records: Sequence[SourceRecord]) -> Events:
+    def _sync_all(self, records: Sequence[SourceRecord], again: bool) -> Events:
         parts: list[IngestSummary] = []
         for record in records:
+            if again and self._known(record.root) is None:  # forgotten while it waited
+                continue
             for event in self._sync(record):
                 if isinstance(event, IngestSummary):
                     parts.append(event)
@@ -213,10 +223,10 @@ class Intake:
                 record=replace(record, state=context.state),
             )
 
-    def _play_all(self, records: Sequence[SourceRecord]) -> Events:
+    def _play_all(self, records: Sequence[SourceRecord], *, again: bool = False) -> Events:
         far = any(record.kind in KINDS for record in records)
         roots = [record.root for record in records]
-        return self._play(roots, lambda: self._sync_all(records), far=far)
+        return self._play(roots, lambda: self._sync_all(records, again), far=far)
 
     def _play(self, roots: list[str], make: Callable[[], Events], *, far: bool = False) -> Events:
         """Run in the thread of runs; the caller hears of it here, and stops it by leaving."""
@@ -228,9 +238,10 @@ class Intake:
             while not stop.is_set() and (event := next(run, None)) is not None:
                 heard.put(event)
 
-        future = (self._far_turns if far else self._turns).submit(work)
+        with self._lock:
+            future = (self._far_turns if far else self._turns).submit(work)
+            self._running[stop] = (future, roots)
         future.add_done_callback(lambda _: heard.put(None))  # also where it never began
-        self._running[stop] = (future, roots)
         try:
             while (event := heard.get()) is not None:
                 yield event

@@ -6,7 +6,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from retrieval.config import (
     SyncSettings,
 )
 from retrieval.embed.hashing import Hashing
+from retrieval.errors import SourceNotFound
 from retrieval.knowledge import KnowledgeBase
 from retrieval.schema import IngestSummary
 from retrieval.sources import files
@@ -192,6 +193,46 @@ def test_what_is_ingested_later_is_watched_and_forgotten_no_more(
     (watched.docs / "c.md").write_text("Bilbies.")
     until(lambda: watched.found("bilbies") == {"c.md"})
     assert watched.found("numbats") == set()
+
+
+def test_an_edit_under_way_does_not_bring_back_what_is_forgotten(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forgetting waits for it, and what comes later finds no such source."""
+    intake, begun, forgets = watched.base._intake, threading.Event(), threading.Event()
+    touched = files.touched
+
+    def slowly(root: Path, paths: Iterable[str]) -> object:
+        begun.set()
+        forgets.wait(0.3)
+        return touched(root, paths)
+
+    monkeypatch.setattr(files, "touched", slowly)
+    path, root = watched.docs / "c.md", str(watched.docs.resolve())
+    path.write_text("Numbats.")
+    edit = threading.Thread(target=intake.update, args=(root, [str(path)]))
+    edit.start()
+    assert begun.wait(5)
+    watched.base.forget(root)
+    forgets.set()
+    edit.join()
+    assert watched.found("numbats") == set()
+    assert watched.base.status().roots == ()
+    assert intake.update(root, [str(path)]) is None
+    with pytest.raises(SourceNotFound):
+        list(intake.sync(root))
+
+
+def test_a_check_that_waited_finds_that_its_source_was_forgotten(watched: Watched) -> None:
+    """It was known when the check began, and is not when its turn comes."""
+    intake, root = watched.base._intake, str(watched.docs.resolve())
+    record = intake._known(root)
+    watched.base.forget(root)
+    assert record is not None
+    *_, last = intake._play_all([record], again=True)
+    assert isinstance(last, IngestSummary)
+    assert last.documents == 0
+    assert watched.base.status().roots == ()
 
 
 def test_sources_are_checked_at_their_interval(tmp_path: Path) -> None:
