@@ -6,7 +6,8 @@ says what is learnt). Each run is a process of its own; the systems take turns, 
 repeat goes through them backwards. The first update of a run is left out of its times.
 
 ours_same   plumbline with a critic of its own, as TRL's: the same algorithm
-ours_best   plumbline with a value head on the policy's trunk
+ours_best   plumbline with a value head on the policy's trunk, and what a critic would begin with,
+            the reward model's scores of an answer's beginnings, as the potential of its rewards
 trl         PPO of TRL 1.12.0, the last release that had it
 trl_whole   the same, reading the batch at once instead of in parts of --micro
 rloo        RLOO of TRL 1.16.0: several answers a prompt, no critic; another algorithm
@@ -15,17 +16,17 @@ dpo, kto    DPO and KTO of the same: answers of the first policy alone, judged o
 
 same_ratio  seconds of an update: trl over ours_same, median of the repeats
 best_ratio  the same, the faster of trl and trl_whole over ours_best
-kl_*        what the last policy of a run has spent, by our own code on all sides: the whole KL from
-            the first policy on the same prompts (`bench.ppo_spent`); mean over the repeats
-reward_*    the mean score where both have spent the same KL, the most that both of a repeat
-            reached by what they log while they train: log-ratios summed over an answer's tokens,
-            mean over the answers of an update, of the policy before it (k1, on both sides)
+kl_*        what the last policy of a run has spent: the whole KL from the first policy
+            (`bench.ppo_spent`); mean over the repeats
+reward_*    the mean score where both of a repeat have spent the same KL: the most that both reached
 reward_gain the same as a difference, with its interval
-last_*      mean score of the last policies on the same prompts
+last_*      mean score of the last policies
 
-The logged KL of one update is noisy: the log-ratio of an answer deviates by the square root of
-twice the KL, so 16 answers at a KL of 1 leave a standard error of 0.35. With --natural an answer
-without an end loses 1 on both sides; TRL puts the score one token behind the end, ours on it.
+KL and score are measured by our own code on all sides alike, of the policy after each update, on
+prompts that nothing learnt on. What the sides log while they train is not compared: the log-ratio
+of an answer deviates by the square root of twice the KL, so 64 answers at a KL of 2 leave a
+standard error of 0.25. With --natural an answer without an end loses 1 on both sides; TRL puts the
+score one token behind the end, ours on it.
 
 TRL lives in environments of their own below the user's cache, which `--setup` makes: they see this
 one's packages, so that both sides compute with the same torch, and hold TRL alone.
@@ -36,6 +37,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -104,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 job = told(options, shape, ids, repeat) | final
                 run = started(name, job, options.homes)
                 held = prompts(shape, options.held, HELD + repeat)
-                run["spent"] = weigh(folder, folder / "final", held, job)
+                run["spent"] = [weigh(folder, at, held, job) for at in written(folder)]
                 runs[name].append(run)
         counted = {}
         for name in names:
@@ -112,6 +114,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             counted[name] = started(name, job, options.homes)["flops"]
     same_steps(runs)
     show(runs, counted, options)
+
+
+def written(folder: Path) -> list[Path]:
+    """The first policy and those that a run wrote, in their order."""
+    each = sorted((folder / "final").iterdir(), key=lambda path: int(path.name))
+    return [folder / "policy", *each]
 
 
 def set_up(name: str, homes: Path) -> None:
@@ -169,6 +177,7 @@ def started(name: str, job: dict[str, Any], homes: Path) -> dict[str, Any]:
     path = folder / "job.json"
     path.write_text(json.dumps(job), encoding="utf-8")
     Path(job["result"]).unlink(missing_ok=True)
+    shutil.rmtree(job.get("final", folder / "final"), ignore_errors=True)
     threads = {"OMP_NUM_THREADS": str(job["threads"]), "PYTHONPATH": str(ROOT)}
     command = [str(python(name, homes)), "-m", module[0], str(path), *module[1:]]
     done = subprocess.run(
@@ -214,14 +223,14 @@ def timed(run: Mapping[str, Any]) -> dict[str, float]:
 def at_equal_kl(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, float, float]:
     """The scores of two runs where both have spent the same KL, and that KL.
 
-    It is the most that both reached; scores between two updates are drawn straight. A run that
-    spent none stands with its last update.
+    It is the most that both reached; scores between two updates are drawn straight.
     """
-    most = min(max(max(row["kl"], 0.0) for row in run["updates"]) for run in (one, other))
+    most = min(max(row["kl"] for row in run["spent"]) for run in (one, other))
     found = []
     for run in (one, other):
-        points = sorted((max(row["kl"], 0.0), row["reward"]) for row in run["updates"])
-        spent, scores = zip(*points, strict=True)
+        spent, scores = zip(
+            *sorted((row["kl"], row["reward"]) for row in run["spent"]), strict=True
+        )
         found.append(float(np.interp(most, spent, scores)))
     return found[0], found[1], most
 
@@ -263,7 +272,7 @@ def summary(runs: Runs, counted: Mapping[str, float]) -> dict[str, object]:
             found["kl_equal"] = round(float(np.mean([kl for *_, kl in level])), 3)
             rival = runs[theirs[0]]
             found["kl_trl"], found["last_trl"] = _last(rival, "kl"), _last(rival, "reward")
-            gaps = [a["spent"]["kl"] - b["spent"]["kl"]
+            gaps = [a["spent"][-1]["kl"] - b["spent"][-1]["kl"]
                     for a, b in zip(runs[ours], rival, strict=True)]  # fmt: skip
             found["kl_gap"] = [round(v, 3) for v in (float(np.mean(gaps)), *_interval(gaps))]
     return found
@@ -296,7 +305,7 @@ def show(runs: Runs, counted: Mapping[str, float], options: argparse.Namespace) 
 
 def _last(found: Sequence[Mapping[str, Any]], name: str) -> float:
     """Of the last policies, mean over the repeats."""
-    return round(float(np.mean([run["spent"][name] for run in found])), 3)
+    return round(float(np.mean([run["spent"][-1][name] for run in found])), 3)
 
 
 def _interval(values: Sequence[float], rounds: int = 2000) -> tuple[float, float]:

@@ -52,6 +52,14 @@ class Clock:
         """The last phase ends."""
         self.to("")
 
+    def keep(self, policy: Any, job: Job) -> None:
+        """Write the policy as it is after this update, outside all times."""
+        if job.get("final"):
+            phase = self._phase
+            self.end()
+            policy.save_pretrained(Path(job["final"]) / str(len(self.updates)))
+            self.to(phase)
+
 
 def run(system: Callable[[Job, Clock], None], version: str) -> None:
     """Read the job named on the command line, run, and write what was measured beside it."""

@@ -48,7 +48,7 @@ def dpo(job: Job, clock: Clock) -> None:
             model=policy, args=asked, train_dataset=Dataset.from_list(found),
             processing_class=tokenizer,
         )  # fmt: skip
-        finish(trainer, job, clock)
+        finish(trainer, policy, job, clock)
 
 
 def kto(job: Job, clock: Clock) -> None:
@@ -71,7 +71,7 @@ def kto(job: Job, clock: Clock) -> None:
             model=policy, args=asked, train_dataset=Dataset.from_list(found),
             processing_class=tokenizer,
         )  # fmt: skip
-        finish(trainer, job, clock)
+        finish(trainer, policy, job, clock)
 
 
 def learnt(job: Job, folder: str, rows: int) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def written(policy: Any, ids: torch.Tensor, job: Job) -> list[Ids]:
     return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
 
-def finish(trainer: Any, job: Job, clock: Clock) -> None:
+def finish(trainer: Any, policy: Any, job: Job, clock: Clock) -> None:
     """Train, share the time out over the updates, and write the policy."""
     clock.to("train")
     trainer.train()
@@ -134,8 +134,7 @@ def finish(trainer: Any, job: Job, clock: Clock) -> None:
         mean = sum(row[name] for row in clock.updates) / len(clock.updates)
         for row in clock.updates:
             row[name] = mean
-    if job.get("final"):
-        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(job["final"])
+    clock.keep(policy, job)
 
 
 if __name__ == "__main__":

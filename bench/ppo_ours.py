@@ -113,18 +113,23 @@ def system(job: Job, clock: Clock) -> None:
     actor = Timed(CausalActor(model, rank=0, at_once=job["episodes"], critic=critic), clock)
     judge.eval()
 
+    beginnings = torch.zeros(0)
+
     def reward(tasks: Sequence[Any], found: Sequence[Rollout]) -> dict[str, list[float]]:
-        return {"taste": scores(judge, found), "cut off": cut_off(found, job)}
+        nonlocal beginnings
+        beginnings, ends = judged(judge, found)
+        return {"taste": ends.tolist(), "cut off": cut_off(found, job)}
 
     tasks = [asked(ids, job) for ids in job["tasks"]]
     with tempfile.TemporaryDirectory() as log:
-        loop = PPO(actor, tasks, reward, settings(job), Path(log))
+        # a critic begins as the reward model; without one its scores of beginnings are given
+        shaping = None if job["critic"] else lambda _: beginnings
+        loop = PPO(actor, tasks, reward, settings(job), Path(log), potential=shaping)
         for update in islice(loop.train(), job["updates"]):
             clock.to("other")
             clock.tell(reward=update.score, kl=update.kl)
+            clock.keep(model, job)
     clock.end()
-    if job.get("final"):
-        model.save_pretrained(job["final"])
 
 
 def settings(job: Job) -> PPOSettings:
@@ -164,16 +169,24 @@ def cut_off(rollouts: Sequence[Rollout], job: Job) -> list[float]:
     return [-CUT if job["natural"] and r.completion[-1] != job["eos"] else 0.0 for r in rollouts]
 
 
-@torch.no_grad()
 def scores(judge: Any, rollouts: Sequence[Rollout]) -> list[float]:
     """The reward model's, at the last token of each answer."""
+    found: list[float] = judged(judge, rollouts)[1].tolist()
+    return found
+
+
+@torch.no_grad()
+def judged(judge: Any, rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor]:
+    """The reward model's scores of an answer before each token (rows, longest), and at its end."""
     whole = [(*r.prompt, *r.completion) for r in rollouts]
     most = max(map(len, whole))
     ids = torch.tensor([(*row, *[0] * (most - len(row))) for row in whole])
-    states = judge.transformer(ids, use_cache=False).last_hidden_state
-    last = states[torch.arange(len(whole)), torch.tensor([len(row) - 1 for row in whole])]
-    found: list[float] = judge.score(last)[:, 0].tolist()
-    return found
+    each = judge.score(judge.transformer(ids, use_cache=False).last_hidden_state)[:, :, 0]
+    before = torch.zeros(len(whole), max(len(r.completion) for r in rollouts))
+    for row, rollout in enumerate(rollouts):
+        start, size = len(rollout.prompt) - 1, len(rollout.completion)
+        before[row, :size] = each[row, start : start + size]
+    return before, each[torch.arange(len(whole)), torch.tensor([len(row) - 1 for row in whole])]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """What the policies of `bench.ppo` have become, by one definition: ours, on all sides alike.
 
-Every system writes its last policy, and here it draws answers to the same prompts, which nothing
-learnt on, with the same dice. Of an answer count all tokens to its end, the ending one too.
+A system writes its policy after each update, and here it draws answers to prompts that nothing
+learnt on, the same ones with the same dice. Of an answer count all tokens to its end, the ending
+one too.
 
 kl      sum over an answer's tokens of the whole KL of policy and first policy at that place, mean
         over answers: no estimate of what was not drawn, so it hardly varies with the dice

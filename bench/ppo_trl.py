@@ -26,14 +26,18 @@ from bench.ppo_clock import Clock, Job, attention, run
 
 
 class Ended(TrainerCallback):
-    """Tells the clock that an update's training is over."""
+    """Tells the clock that training is over, and after every `every` times writes the policy."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock, policy: Any, job: Job, every: int) -> None:
+        self._clock, self._policy, self._job, self._every = clock, policy, job, every
+        self._times = 0
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """After the optimiser's last step of an update."""
+        """After an update of PPO, or an optimiser's step of a trainer that counts those."""
         self._clock.to("other")
+        self._times += 1
+        if self._times % self._every == 0:
+            self._clock.keep(self._policy, self._job)
 
 
 def common(job: Job, folder: str) -> dict[str, Any]:
@@ -104,14 +108,12 @@ def ppo(job: Job, clock: Clock) -> None:
             value_model=judge(),
             train_dataset=Dataset.from_dict({"input_ids": job["drawn"]}),
             eval_dataset=Dataset.from_dict({"input_ids": job["drawn"][:1]}),
-            callbacks=[Ended(clock)],
+            callbacks=[Ended(clock, policy, job, 1)],
         )
         trainer.dataloader = batches(job)
         _watch_ppo(ppo_trainer, trainer, job, clock)
         trainer.train()
     clock.end()
-    if job.get("final"):
-        trainer.accelerator.unwrap_model(trainer.model).policy.save_pretrained(job["final"])
 
 
 def batches(job: Job) -> list[dict[str, torch.Tensor]]:
@@ -201,13 +203,11 @@ def rloo(job: Job, clock: Clock) -> None:
             ),
             train_dataset=Dataset.from_dict({"prompt": texts}),
             processing_class=tokenizer,
-            callbacks=[Ended(clock)],
+            callbacks=[Ended(clock, policy, job, job["epochs"])],
         )
         _watch_rloo(trainer, clock)
         trainer.train()
     clock.end()
-    if job.get("final"):
-        trainer.accelerator.unwrap_model(trainer.model).save_pretrained(job["final"])
 
 
 def _watch_rloo(trainer: Any, clock: Clock) -> None:

@@ -110,6 +110,7 @@ def prepared(
     settings: PPOSettings,
     beta: float,
     world: World,
+    potentials: Tensor | None = None,
 ) -> Batch:
     """Read the rollouts with policy and reference, and estimate advantages.
 
@@ -122,6 +123,7 @@ def prepared(
         settings: of the run.
         beta: weight of the KL.
         world: whose rows are whitened together.
+        potentials: (rows, length) that rewards are shaped with, see `objectives.shaped`.
 
     Raises:
         Diverged: a log-prob or value is not finite.
@@ -142,13 +144,18 @@ def prepared(
             reference[part, :size] = actor.reference(some, settings.temperature)
             if look.entropies is not None:
                 entropies[part, :size] = look.entropies
-    for name, found in (("policy", old), ("reference", reference), ("value head", values)):
+    promised = [] if potentials is None else [("potential", potentials)]
+    for name, found in [
+        ("policy", old), ("reference", reference), ("value head", values), *promised,
+    ]:  # fmt: skip
         if not bool(world.sum((~torch.isfinite(found)).sum()) == 0):
             raise Diverged(f"the {name} gave numbers that are not finite; lower the rate")
     ended = torch.tensor([r.finish == "stop" for r in rollouts], dtype=torch.bool, device=device)
     replaced = objectives.missing_end(scores.to(device), ended, settings.missing_end)
     held, clipped = objectives.clipped_scores(replaced, settings.score_clip)
     rewards = objectives.token_rewards(held, objectives.k1(old, reference), mask, beta)
+    if potentials is not None:
+        rewards = objectives.shaped(rewards, potentials.to(device), mask, settings.discount)
     if settings.whiten_rewards:
         rewards = objectives.whiten(rewards, mask, shift=False, total=world.sum)
     advantages, returns = objectives.gae(rewards, values, mask, settings.discount, settings.trace)

@@ -33,6 +33,13 @@ class State:
     steps: int
 
 
+def copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """Give the tensors of `target` the values of those with the same names."""
+    with torch.no_grad():
+        for name, value in target.items():
+            value.copy_(source[name])
+
+
 def save(path: Path, state: State, run: str) -> None:
     """Write aside, make it durable, and replace.
 

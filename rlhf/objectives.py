@@ -188,6 +188,29 @@ def gae(
     return found, (found + values) * mask
 
 
+def shaped(rewards: Tensor, potentials: Tensor, mask: Tensor, discount: float) -> Tensor:
+    """Rewards with what each action adds to a potential (Ng et al. 1999): credit at once.
+
+    What is best stays what is best, for over a whole answer the additions come to the potential of
+    its beginning alone. Values are those less the potential: `gae` gives the same advantages as it
+    gives to the plain rewards with the potentials added to the values.
+
+    Args:
+        rewards: (rows, length).
+        potentials: (rows, length) of the state in which each action was chosen; after the last one
+            it is 0.
+        mask: (rows, length).
+        discount: gamma.
+    """
+    following, found = torch.zeros_like(rewards[:, 0]), torch.zeros_like(rewards)
+    for at in range(rewards.shape[1] - 1, -1, -1):
+        here = mask[:, at]
+        gained = rewards[:, at] + discount * following - potentials[:, at]
+        found[:, at] = torch.where(here, gained, found[:, at])
+        following = torch.where(here, potentials[:, at], following)
+    return found
+
+
 def less_others(advantages: Tensor, mask: Tensor, answers: int) -> Tensor:
     """Advantages less what the other answers to the same prompt gained, on average.
 

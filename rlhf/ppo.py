@@ -35,16 +35,18 @@ from torch import Tensor, nn
 from rlhf import objectives
 from rlhf._ppo_batch import Batch, Minibatch, passes, prepared, scored
 from rlhf._ppo_metrics import Steps, Update, alarm, measured
-from rlhf._ppo_state import Log, State, load, save
+from rlhf._ppo_state import Log, State, copy, load, save
 from rlhf.actors import Actor, Alone, TaskT, World
 from rlhf.config import PPOSettings
 from rlhf.errors import Diverged, TrainingError
 from rlhf.schema import Rollout
 
-__all__ = ["PPO", "Pretraining", "Reward", "Steps", "Update"]
+__all__ = ["PPO", "Potential", "Pretraining", "Reward", "Steps", "Update"]
 
 #: Reward terms by name, each already weighted, with a number for each rollout.
 Reward = Callable[[Sequence[TaskT], Sequence[Rollout]], Mapping[str, Sequence[float]]]
+#: What the state promised in which each action was chosen, (rows, longest completion).
+Potential = Callable[[Sequence[Rollout]], Tensor]
 #: Parts that add up to the mean language-model loss of the optimiser step with this number.
 Pretraining = Callable[[int], Iterable[Tensor]]
 
@@ -65,6 +67,8 @@ class PPO(Generic[TaskT]):
         folder: of checkpoint and log; a run that was broken off there is taken up.
         pretraining: the loss that is mixed in, where `settings.pretraining` is above 0.
         world: the processes that share the run.
+        potential: what rewards are shaped with (`objectives.shaped`), such as the scores that a
+            causal reward model gives to the beginnings of an answer: all in one reading.
 
     Raises:
         TrainingError: there is nothing to learn from, or `folder` holds another run.
@@ -79,8 +83,10 @@ class PPO(Generic[TaskT]):
         folder: Path,
         pretraining: Pretraining | None = None,
         world: World | None = None,
+        potential: Potential | None = None,
     ) -> None:
         self._actor, self._tasks, self._reward = actor, tasks, reward
+        self._potential = potential
         self._settings, self._world = settings, world or Alone()
         self._pretraining = pretraining if settings.pretraining > 0 else None
         self._check(pretraining)
@@ -151,10 +157,10 @@ class PPO(Generic[TaskT]):
         """The policy with the average of its weights, for measuring and export."""
         kept = {name: p.detach().clone() for name, p in self._policy.items()}
         try:
-            _copy(self._average, self._policy)
+            copy(self._average, self._policy)
             yield
         finally:
-            _copy(kept, self._policy)
+            copy(kept, self._policy)
 
     def _update(self) -> Update:
         """Draw, score, learn."""
@@ -174,7 +180,8 @@ class PPO(Generic[TaskT]):
         epochs = passes(rollouts, settings, self._generator)
         parts = [part for minibatch in epochs[0] for part in minibatch]
         scores = scored(terms, len(rollouts))
-        batch = prepared(self._actor, rollouts, scores, parts, settings, self.beta, world)
+        promised = self._potential(rollouts) if self._potential else None
+        batch = prepared(self._actor, rollouts, scores, parts, settings, self.beta, world, promised)
         steps = self._learn(batch, epochs, warm)
         update = measured(
             batch, terms, steps, settings, world,
@@ -379,18 +386,12 @@ class PPO(Generic[TaskT]):
             raise TrainingError(f"{self.path} is of another update than those of other processes")
         if state is None:
             return
-        _copy(state.weights, {**self._policy, **self._value})
-        _copy(state.average, self._average)
+        copy(state.weights, {**self._policy, **self._value})
+        copy(state.average, self._average)
         before = self._optimizer.state_dict()
         self._optimizer.load_state_dict({**before, "state": state.moments})
         self._generator.set_state(state.generator)
         self.beta, self.done, self.steps = state.beta, state.done, state.steps
-
-
-def _copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, value in target.items():
-            value.copy_(source[name])
 
 
 def _norm(parameters: Sequence[nn.Parameter]) -> float:

@@ -211,6 +211,30 @@ def test_d27_gae_is_its_sum(discount: float, trace: float) -> None:
         torch.testing.assert_close(found[row, :size], torch.tensor(want))
 
 
+@pytest.mark.parametrize(("discount", "trace"), [(1.0, 0.95), (0.9, 0.5), (1.0, 1.0)])
+def test_a_potential_gives_the_advantages_of_values_that_hold_it(
+    discount: float, trace: float
+) -> None:
+    """Shaped rewards, and plain ones with the potential in the values: alike, holes or none."""
+    rewards, values, mask = ragged(11)
+    dice = torch.Generator().manual_seed(3)
+    potentials = torch.randn(rewards.shape, generator=dice) * mask
+    shaped = o.shaped(rewards * mask, potentials, mask, discount)
+    found, returns = o.gae(shaped, values * mask, mask, discount, trace)
+    want, whole = o.gae(rewards * mask, (values + potentials) * mask, mask, discount, trace)
+    torch.testing.assert_close(found, want)
+    torch.testing.assert_close(returns, whole - potentials)
+
+
+def test_a_potential_changes_no_answers_rewards_but_by_its_beginning() -> None:
+    """So the best policy stays the best one (Ng et al. 1999): all answers begin alike."""
+    mask = torch.tensor([[0, 1, 0, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]]).bool()
+    rewards, potentials = torch.ones(3, 5) * mask, torch.arange(15.0).view(3, 5)
+    found = o.shaped(rewards, potentials, mask, 1.0)
+    assert found.sum(1).tolist() == [3 - 1, 1 - 5, 0]
+    assert found.tolist()[0] == [0, 1 + 3 - 1, 0, 1 + 4 - 3, 1 - 4]
+
+
 def test_what_all_answers_to_a_prompt_share_is_no_advantage() -> None:
     """Of two prompts with two answers each: by hand, and a wrong value of a prompt is gone."""
     mask = torch.tensor([[0, 1, 1], [0, 1, 0], [1, 1, 0], [1, 0, 0]]).bool()

@@ -191,6 +191,52 @@ def test_easy_prompts_teach_nothing_beside_other_answers(other: bool, tmp_path: 
     assert torch.equal(near(actor), before) is other
 
 
+def gained_so_far(rollouts: Sequence[Rollout]) -> Tensor:
+    """What the tokens before each place of a one-context table are worth together."""
+    ids = torch.tensor([r.completion for r in rollouts])
+    each = WORTH[:1].expand(len(ids), -1, -1).gather(2, ids[:, :, None])[:, :, 0]
+    return each.cumsum(1) - each
+
+
+@pytest.mark.parametrize("trace", [0.0, 1.0])
+def test_a_potential_gives_credit_at_once(trace: float, tmp_path: Path) -> None:
+    """Where nothing looks ahead, it teaches; where all does, it takes away the past's noise."""
+    found = []
+    for potential in (None, gained_so_far):
+        each = []
+        for seed in range(8):
+            settings = changed(
+                beta=0.0, target_kl=None, trace=trace, minibatches=1, epochs=1, updates=1,
+                whiten_advantages=False, adam_epsilon=1e3, rate=1e2, seed=seed,
+            )  # fmt: skip
+            actor, folder = Table(8, 4), tmp_path / f"{seed}{potential is None}"
+            loop = PPO(
+                actor, [0], scored_by(WORTH[:1]), settings, folder, potential=potential
+            )  # fmt: skip
+            list(loop.train())
+            each.append(near(actor))
+        found.append(torch.stack(each))
+    plain, shaped = found
+    if trace:
+        assert float(shaped.std(0).sum()) < float(plain.std(0).sum())
+    else:
+        better = ((shaped.softmax(3) - plain.softmax(3)) * WORTH[:1]).sum((1, 2, 3))
+        assert bool((better > 0).all())
+
+
+def test_a_potential_that_is_no_number_is_named(tmp_path: Path) -> None:
+    """Nothing was learnt from it."""
+    actor = table()
+    before = near(actor)
+    loop = PPO(
+        actor, [0, 1, 2], scored_by(WORTH), changed(), tmp_path,
+        potential=lambda rows: torch.full((len(rows), 4), float("nan")),
+    )  # fmt: skip
+    with pytest.raises(Diverged, match="potential gave numbers that are not finite"):
+        list(loop.train())
+    assert torch.equal(near(actor), before)
+
+
 def test_d25_a_samplers_own_log_probs_weigh_and_are_watched(tmp_path: Path) -> None:
     """Their distance is a measure; where they are the policy's own, nothing changes."""
 
