@@ -134,28 +134,20 @@ def prepared(
     for row, rollout in enumerate(rollouts):
         mask[row, : len(rollout.actions)] = torch.tensor(rollout.actions, dtype=torch.bool)
     mask = mask.to(device)
-    old, reference, values, entropies = (torch.zeros(mask.shape, device=device) for _ in range(4))
-    with torch.no_grad():
-        for part in parts:
-            some = [rollouts[row] for row in part]
-            look = actor.look(some, settings.temperature, entropy=True)
-            size = look.logprobs.shape[1]
-            old[part, :size], values[part, :size] = look.logprobs, look.values
-            reference[part, :size] = actor.reference(some, settings.temperature)
-            if look.entropies is not None:
-                entropies[part, :size] = look.entropies
-    promised = [] if potentials is None else [("potential", potentials)]
-    for name, found in [
-        ("policy", old), ("reference", reference), ("value head", values), *promised,
-    ]:  # fmt: skip
+    old, reference, values, entropies = _seen(actor, rollouts, parts, mask, settings)
+    promised = old.new_zeros(()) if potentials is None else potentials.to(device)
+    for name, found, remedy in (
+        ("policy", old, "lower the rate"), ("reference", reference, "look at its weights"),
+        ("value head", values, "lower the rate"), ("potential", promised, "mend it"),
+    ):  # fmt: skip
         if not bool(world.sum((~torch.isfinite(found)).sum()) == 0):
-            raise Diverged(f"the {name} gave numbers that are not finite; lower the rate")
+            raise Diverged(f"the {name} gave numbers that are not finite; {remedy}")
     ended = torch.tensor([r.finish == "stop" for r in rollouts], dtype=torch.bool, device=device)
     replaced = objectives.missing_end(scores.to(device), ended, settings.missing_end)
     held, clipped = objectives.clipped_scores(replaced, settings.score_clip)
     rewards = objectives.token_rewards(held, objectives.k1(old, reference), mask, beta)
     if potentials is not None:
-        rewards = objectives.shaped(rewards, potentials.to(device), mask, settings.discount)
+        rewards = objectives.shaped(rewards, promised, mask, settings.discount)
     if settings.whiten_rewards:
         rewards = objectives.whiten(rewards, mask, shift=False, total=world.sum)
     advantages, returns = objectives.gae(rewards, values, mask, settings.discount, settings.trace)
@@ -168,6 +160,29 @@ def prepared(
         rollouts, mask, old, reference, values, entropies, advantages, returns, weights, held,
         ended, clipped, gap,
     )  # fmt: skip
+
+
+@torch.no_grad()
+def _seen(
+    actor: Actor[TaskT],
+    rollouts: Sequence[Rollout],
+    parts: Sequence[Part],
+    mask: Tensor,
+    settings: PPOSettings,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Log-probs by policy and reference, values, and entropies, each of the mask's shape."""
+    old, reference, values, entropies = (
+        torch.zeros(mask.shape, device=mask.device) for _ in "1234"
+    )
+    for part in parts:
+        some = [rollouts[row] for row in part]
+        look = actor.look(some, settings.temperature, entropy=True)
+        size = look.logprobs.shape[1]
+        old[part, :size], values[part, :size] = look.logprobs, look.values
+        reference[part, :size] = actor.reference(some, settings.temperature)
+        if look.entropies is not None:
+            entropies[part, :size] = look.entropies
+    return old, reference, values, entropies
 
 
 def _importance(
