@@ -49,6 +49,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
 
 from bench.common import scratch
 from bench.ppo_clock import PHASES
@@ -96,6 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"there is no environment for {', '.join(missing)} in {options.homes}; make it with: "
             "python -m bench.ppo --setup"
         )
+    quiet: Any = disable_progress_bar
+    quiet()  # of each policy that is read
     shape = Shape(options.layers, options.width, options.vocabulary, 8, 32, options.answer)
     with scratch() as folder:
         ids = make(folder, shape, options.natural)
